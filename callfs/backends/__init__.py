@@ -1,0 +1,1 @@
+"""Backends keep bytes: immutable blobs by id, never by a user's path."""

@@ -1,0 +1,150 @@
+"""
+The port of bytes: immutable blobs by id.
+
+A blob comes to be in three steps, *stage*, *write*, *commit*; before the commit nothing is visible to
+:meth:`IBlobBackend.open`, after it the blob is durable and never changes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import msgspec
+from twisted.internet.defer import Deferred
+from zope.interface import Attribute, Interface
+
+
+class Hasher(Protocol):
+    """What ``hashlib`` makes."""
+
+    def update(self, data: bytes, /) -> None:
+        """Take more of the content."""
+
+    def digest(self) -> bytes:
+        """The digest so far."""
+
+
+class CommittedBlob(msgspec.Struct, frozen=True):
+    """What a commit made durable."""
+
+    size: int
+    sha256: bytes
+
+
+class BlobStat(msgspec.Struct, frozen=True):
+    """
+    A blob as the backend sees it.
+
+    :param modified_at: an instant: when the bytes were written.
+    """
+
+    id: str
+    size: int
+    modified_at: int
+
+
+class IStagedBlob(Interface):
+    """
+    A blob under way. One call at a time; after :meth:`commit` or :meth:`abort` it is spent.
+
+    Whoever staged it calls one of the two, also after a failed write.
+    """
+
+    def write(data: bytes) -> Deferred[None]:
+        """
+        Append ``data``. The Deferred is the back-pressure: wait for it before the next write.
+
+        :raises callfs.errors.InsufficientStorage: the disk is full or would fall below its reserve.
+        """
+
+    def commit() -> Deferred[CommittedBlob]:
+        """
+        Make the blob durable and visible: bytes and name are on stable storage when this fires.
+
+        Not to be cancelled: shield it. On failure nothing is visible (a crash may leave an unnamed blob).
+        """
+
+    def abort() -> Deferred[None]:
+        """Forget the blob; never fails. Does nothing when it was committed."""
+
+
+class IBlobReader(Interface):
+    """
+    An open blob. It stays readable until :meth:`close`, whatever is deleted meanwhile.
+    """
+
+    size: int = Attribute("Bytes.")
+
+    def read(offset: int, length: int) -> Deferred[bytes]:
+        """
+        The bytes from ``offset``; as many as ``length`` unless the blob ends before.
+
+        Reads may run side by side. The Deferred may have fired already (page cache).
+
+        :raises callfs.errors.PeerUnavailable: the bytes can't be read just now.
+        """
+
+    def fileno() -> int | None:
+        """A file descriptor for ``sendfile``, valid until :meth:`close`; ``None`` where there is none."""
+
+    def close() -> None:
+        """Free what the reader holds. Closing twice does nothing; reads under way end first or fail."""
+
+
+class IBlobBackend(Interface):
+    """A place for blobs."""
+
+    name: str = Attribute("``localfs``, ``s3`` ...: what requests, metrics and ``X-CallFS-Backend`` call it.")
+
+    def stage(
+        blob_id: str, declared_size: int | None = None, hashers: Sequence[Hasher] = ()
+    ) -> Deferred[IStagedBlob]:
+        """
+        Begin a blob.
+
+        :param declared_size: bytes that will come, when known: refused at once when there is no room.
+        :param hashers: fed with the content on the way, off the reactor; read them after the commit.
+        :raises callfs.errors.InsufficientStorage: no room.
+        """
+
+    def open(blob_id: str) -> Deferred[IBlobReader]:
+        """
+        Open a blob for reading.
+
+        :raises BlobMissing: there is none of this id.
+        :raises callfs.errors.PeerUnavailable: it can't be told just now.
+        """
+
+    def delete(blob_id: str) -> Deferred[None]:
+        """Delete a blob, durably; one that isn't there is no error."""
+
+    def set_aside(blob_id: str) -> Deferred[None]:
+        """Take a blob out of sight of everything but :meth:`purge_set_aside`; what the sweep does first."""
+
+    def purge_set_aside(before_at: int) -> Deferred[int]:
+        """Delete what was set aside before the instant; how many."""
+
+    def stat(blob_id: str) -> Deferred[BlobStat]:
+        """
+        Size and time of a blob.
+
+        :raises BlobMissing: there is none of this id.
+        """
+
+    def list_blobs(after: str = "", limit: int = 1000) -> Deferred[list[BlobStat]]:
+        """A page of the committed blobs, in an order of the backend's own that stays the same.
+
+        :param after: the id of the last blob of the page before; empty for the first page.
+        :return: up to ``limit`` blobs; an empty list at the end.
+        """
+
+    def remove_stale_staged(before_at: int) -> Deferred[int]:
+        """Remove staged blobs not written to since the instant, other than those of this process; how many."""
+
+    def close() -> Deferred[None]:
+        """End the backend; staged blobs are aborted."""
+
+
+class BlobMissing(Exception):
+    """The backend has no blob of this id."""

@@ -1,0 +1,64 @@
+"""
+Coroutines and Deferreds: await in a straight line, return a Deferred at a boundary, shield a commit.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Coroutine
+from typing import Any, ParamSpec, TypeVar
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.python.failure import Failure
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def returns_deferred(function: Callable[P, Coroutine[Deferred[Any], Any, T]]) -> Callable[P, Deferred[T]]:
+    """Decorate a coroutine function so that calling it starts it and returns a Deferred."""
+
+    @functools.wraps(function)
+    def wrapper(*args: P.args, **kwargs: P.kwargs) -> Deferred[T]:
+        return Deferred.fromCoroutine(function(*args, **kwargs))
+
+    return wrapper
+
+
+def shielded(deferred: Deferred[T]) -> Deferred[T]:
+    """
+    A Deferred with the same result, whose cancellation doesn't reach ``deferred``.
+
+    The work goes on to its end; a failure that comes after the cancellation has nobody to go to, so callers
+    that can be cancelled put their clean-up and logging inside the shielded part.
+    """
+    outer: Deferred[T] = Deferred()
+
+    def succeeded(result: T) -> None:
+        if not outer.called:
+            outer.callback(result)
+
+    def failed(failure: Failure) -> None:
+        if not outer.called:
+            outer.errback(failure)
+
+    deferred.addCallbacks(succeeded, failed)
+    return outer
+
+
+def with_timeout(
+    deferred: Deferred[T], seconds: float, clock: IReactorTime, error: Callable[[], Exception]
+) -> Deferred[T]:
+    """
+    Cancel ``deferred`` when it has no result after ``seconds``.
+
+    :param error: makes the exception that the returned Deferred then fails with.
+    """
+
+    def translate(result: T | Failure, _seconds: float) -> T | Failure:
+        if isinstance(result, Failure) and result.check(CancelledError):
+            return Failure(error())
+        return result
+
+    return deferred.addTimeout(seconds, clock, onTimeoutCancel=translate)

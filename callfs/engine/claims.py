@@ -1,0 +1,43 @@
+"""Things that somebody has to give back, although nobody waits for them any more."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+_log = Logger()
+T = TypeVar("T")
+
+
+def claimed(deferred: Deferred[T], give_back: Callable[[T], Deferred[None] | None]) -> Deferred[T]:
+    """
+    A Deferred with the same result, whose cancellation neither interrupts the work nor loses what it brings.
+
+    A thread that opens a file can't be called back; when the caller is gone by the time it is done, what it
+    brings is given back instead: a reader closed, a staged blob aborted, a lease released.
+
+    :param deferred: the work, on its way.
+    :param give_back: takes a result that came too late.
+    """
+    outer: Deferred[T] = Deferred()
+
+    def too_late(failure: Failure) -> None:
+        _log.failure("what nobody waited for could not be had or given back", failure, event="late_result")
+
+    def succeeded(result: T) -> Deferred[None] | None:
+        if outer.called:
+            return give_back(result)
+        outer.callback(result)
+        return None
+
+    def failed(failure: Failure) -> None:
+        if not outer.called:
+            outer.errback(failure)
+
+    deferred.addCallbacks(succeeded, failed)
+    deferred.addErrback(too_late)
+    return outer

@@ -1,0 +1,279 @@
+"""
+The consistency check: do names and bytes agree?
+
+It reads and changes nothing, and works beside a running daemon: what is merely under way (staged files, queued
+garbage, blobs within their grace period, a file that is replaced or removed while it is looked at) is no finding.
+Repairs are calls of their own; they write to the store and so need the daemon stopped.
+"""
+
+from __future__ import annotations
+
+import enum
+import hashlib
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from callfs.backends.interfaces import BlobMissing, IBlobBackend, IBlobReader
+from callfs.engine.judgement import is_alarming
+from callfs.engine.routing import backend_of, is_reachable
+from callfs.engine.settings import microseconds
+from callfs.engine.sweep import SweepMetrics, condemn_and_set_aside, is_old, pages
+from callfs.errors import CallFSError
+from callfs.metadata.commands import Remove
+from callfs.metadata.interfaces import IMetadataStore
+from callfs.model import ROOT_USER, BlobRef, Preconditions, Principal
+
+PAGE = 500
+PIECE_BYTES = 1 << 20
+
+GRACE_SECONDS = 3600.0
+"""A blob younger than this may belong to an upload that is under way."""
+
+
+class FindingKind(enum.Enum):
+    """What can be wrong."""
+
+    MISSING_BLOB = "missing_blob"
+    WRONG_SIZE = "wrong_size"
+    WRONG_CHECKSUM = "wrong_checksum"
+    UNREADABLE_BLOB = "unreadable_blob"
+    ELSEWHERE = "elsewhere"
+    UNNAMED_BLOB = "unnamed_blob"
+    STORE = "store"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """
+    Something that is wrong.
+
+    :param detail: one sentence for the operator.
+    :param path: of the file that has the blob; ``None`` where there is none.
+    :param blob_id: the blob; ``None`` for what is wrong in the store itself.
+    :param backend: the name of the backend that has, or should have, the blob.
+    """
+
+    kind: FindingKind
+    detail: str
+    path: str | None = None
+    blob_id: str | None = None
+    backend: str | None = None
+
+
+@dataclass(frozen=True)
+class Progress:
+    """
+    How far the check is.
+
+    :param checked: blobs so far.
+    :param total: of how many, as far as it is known.
+    """
+
+    checked: int
+    total: int | None = None
+
+
+Report = AsyncGenerator[Finding | Progress, None]
+
+
+class ConsistencyCheck:
+    """
+    The check of one node.
+
+    :param metadata: open, read-only is enough.
+    :param backends: this node's, by name.
+    :param instance_id: this node; of a local disk it judges its own blobs alone.
+    :param now: the wall clock, an instant.
+    :param deep: read every byte and compare the SHA-256, hashing where it is called: not for a busy reactor.
+    :param grace_seconds: blobs younger than this are not judged.
+    """
+
+    def __init__(
+        self,
+        *,
+        metadata: IMetadataStore,
+        backends: Mapping[str, IBlobBackend],
+        instance_id: str,
+        now: Callable[[], int],
+        deep: bool = False,
+        grace_seconds: float = GRACE_SECONDS,
+    ) -> None:
+        self._metadata = metadata
+        self._backends = backends
+        self._instance_id = instance_id
+        self._now = now
+        self._deep = deep
+        self._grace_seconds = grace_seconds
+
+    async def store(self) -> Report:
+        """The store itself: its file, and what CallFS relies on in it. Takes a while and shows no progress."""
+        for detail in await self._metadata.verify():
+            yield Finding(kind=FindingKind.STORE, detail=detail)
+
+    async def files(self) -> Report:
+        """Every file: is its blob there, is it as long, and with ``deep`` the same, as it should be?"""
+        total = (await self._metadata.statistics()).files
+        checked, after = 0, ""
+        while page := await self._metadata.list_blobs(after, PAGE):
+            for blob, path in page:
+                found = await self._check_blob(blob)
+                # What was renamed meanwhile is found where it is now, what was replaced or removed is no finding.
+                current = path if found is None else await self._current_path(blob)
+                if found is not None and current is not None:
+                    yield Finding(
+                        kind=found[0],
+                        detail=found[1],
+                        path=current,
+                        blob_id=blob.id,
+                        backend=backend_of(blob.placement),
+                    )
+                checked += 1
+                if self._deep or checked % PAGE == 0:
+                    yield Progress(checked, max(checked, total))
+            after = page[-1][0].id
+        yield Progress(checked, checked)
+
+    async def blobs(self) -> Report:
+        """Every blob of this node's backends: does anything name it?"""
+        for name, backend in self._backends.items():
+            checked = 0
+            async for page in pages(backend, PAGE):
+                before_at = self._now() - microseconds(self._grace_seconds)
+                for blob_id in await self.unnamed([blob.id for blob in page if is_old(blob, before_at)]):
+                    yield Finding(
+                        kind=FindingKind.UNNAMED_BLOB,
+                        detail=f"blob {blob_id} has no name",
+                        blob_id=blob_id,
+                        backend=name,
+                    )
+                checked += len(page)
+                yield Progress(checked)
+
+    async def unnamed(self, blob_ids: Sequence[str]) -> list[str]:
+        """Those of ``blob_ids`` that no inode names, no garbage row holds, and that aren't condemned."""
+        named = await self._metadata.named_blobs(blob_ids) if blob_ids else frozenset()
+        return [blob_id for blob_id in blob_ids if blob_id not in named and not await self._is_condemned(blob_id)]
+
+    async def _is_condemned(self, blob_id: str) -> bool:
+        neighbours = await self._metadata.condemned_blobs(self._now() + 1, *_neighbours(blob_id))
+        return blob_id in neighbours
+
+    async def _current_path(self, blob: BlobRef) -> str | None:
+        for neighbour, path in await self._metadata.list_blobs(*_neighbours(blob.id)):
+            if neighbour.id == blob.id:
+                return path
+        return None
+
+    async def _check_blob(self, blob: BlobRef) -> tuple[FindingKind, str] | None:
+        if not is_reachable(blob.placement, self._instance_id, self._backends):
+            return FindingKind.ELSEWHERE, f"blob {blob.id} is on another node or backend: not checked"
+        try:
+            size, sha256 = await self._measure(self._backends[backend_of(blob.placement)], blob)
+        except BlobMissing:
+            return FindingKind.MISSING_BLOB, f"blob {blob.id} is missing"
+        except CallFSError as error:
+            return FindingKind.UNREADABLE_BLOB, f"blob {blob.id} can't be read: {error.message}"
+        if size != blob.size:
+            return FindingKind.WRONG_SIZE, f"blob {blob.id} has {size} bytes and should have {blob.size}"
+        if sha256 != blob.sha256:
+            return FindingKind.WRONG_CHECKSUM, f"the content of blob {blob.id} has changed"
+        return None
+
+    async def _measure(self, backend: IBlobBackend, blob: BlobRef) -> tuple[int, bytes]:
+        """Size and digest of what is there; the digest is only believed where not every byte is read."""
+        if not self._deep:
+            return (await backend.stat(blob.id)).size, blob.sha256
+        reader = await backend.open(blob.id)
+        try:
+            return reader.size, await _sha256(reader)
+        finally:
+            reader.close()
+
+
+def _neighbours(blob_id: str) -> tuple[str, int]:
+    """Start and length of a page that has the blob if it is there: all ids with the same beginning."""
+    return blob_id[:-1], 32
+
+
+async def _sha256(reader: IBlobReader) -> bytes:
+    hasher = hashlib.sha256()
+    offset = 0
+    while piece := await reader.read(offset, PIECE_BYTES):
+        hasher.update(piece)
+        offset += len(piece)
+    return hasher.digest()
+
+
+class TooManyUnnamed(Exception):
+    """So many blobs look unnamed that the store is to be doubted; the message is for the operator."""
+
+
+class Repair:
+    """
+    What can be done about findings. The daemon must be stopped: a store on SQLite has one writer.
+
+    :param metadata: open for writing.
+    :param backends: this node's, by name.
+    :param now: the wall clock, an instant.
+    :param metrics: counts what is done.
+    """
+
+    def __init__(
+        self,
+        *,
+        metadata: IMetadataStore,
+        backends: Mapping[str, IBlobBackend],
+        now: Callable[[], int],
+        metrics: SweepMetrics,
+    ) -> None:
+        self._metadata = metadata
+        self._backends = backends
+        self._now = now
+        self._metrics = metrics
+
+    async def set_aside(self, findings: Sequence[Finding], judged: int, force: bool = False) -> list[str]:
+        """
+        Set unnamed blobs aside: out of sight, but on the disk until the daemon's janitor deletes them a week later.
+
+        :param findings: of the kind ``UNNAMED_BLOB``.
+        :param judged: how many blobs were looked at.
+        :param force: do it though much looks unnamed.
+        :return: the ids of what was set aside; what has a name by now was left alone.
+        :raises TooManyUnnamed: more looks unnamed than crashes leave behind.
+        """
+        if is_alarming(judged, len(findings)) and not force:
+            raise TooManyUnnamed(
+                f"{len(findings)} of {judged} blobs have no name: the metadata store may be empty, an old copy, or "
+                "another one. Nothing was changed"
+            )
+        aside: list[str] = []
+        for name, backend in self._backends.items():
+            ids = [f.blob_id for f in findings if f.backend == name and f.blob_id is not None]
+            for start in range(0, len(ids), PAGE):
+                aside += await condemn_and_set_aside(
+                    ids[start : start + PAGE], backend, self._metadata, self._now(), self._metrics
+                )
+        return aside
+
+    async def remove_file(self, finding: Finding) -> bool:
+        """
+        Remove a file whose bytes are lost, if it is still the file that was found.
+
+        :return: whether it was.
+        :raises callfs.errors.CallFSError: as :class:`callfs.metadata.commands.Remove`.
+        """
+        inode = None if finding.path is None else await self._metadata.get(finding.path)
+        if inode is None or inode.blob is None or inode.etag is None:
+            return False
+        if finding.blob_id not in {copy.id for copy in inode.blob.copies()}:
+            return False
+        at = self._now()
+        command = Remove(
+            at=at,
+            principal=Principal(ROOT_USER, is_admin=True),
+            path=inode.path,
+            garbage_not_before_at=at,
+            preconditions=Preconditions(if_match=(inode.etag,)),
+        )
+        await self._metadata.apply(command)
+        return True

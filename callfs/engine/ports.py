@@ -1,0 +1,111 @@
+"""What the flows of the engine work with: the ports, the settings, time, chance, and who is told about it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Protocol
+
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+
+from callfs.backends.interfaces import IBlobBackend
+from callfs.deferreds import returns_deferred
+from callfs.engine.claims import claimed
+from callfs.engine.settings import EngineSettings, microseconds
+from callfs.errors import BadRequest
+from callfs.identifiers import TokenBytes, new_inode_id
+from callfs.locks.interfaces import ILease, ILockService
+from callfs.metadata.interfaces import IMetadataStore
+from callfs.metrics import FileOperation
+from callfs.paths import depth
+
+_log = Logger()
+
+
+class FileMetrics(Protocol):
+    """Who counts what the engine does."""
+
+    def file_operation(self, operation: FileOperation, backend_type: str) -> None:
+        """An operation succeeded; directories are of type ``metadata``."""
+
+    def upload_started(self) -> None:
+        """A body begins to flow into a stage."""
+
+    def upload_ended(self) -> None:
+        """A started body is complete, or broke off."""
+
+    def error(self, component: str, error_type: str) -> None:
+        """Something went wrong that isn't the client's fault."""
+
+
+def ignore(_point: str) -> None:
+    """The failpoint of a daemon that isn't under test."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ports:
+    """
+    The collaborators of every flow.
+
+    :param backends: by name, as requests and ``X-CallFS-Backend`` call them.
+    :param now: the wall clock, an instant.
+    :param garbage_made: called when a command may have queued garbage for this node.
+    :param reached: called at named points of a flow; a test can end the process there.
+    """
+
+    metadata: IMetadataStore
+    backends: Mapping[str, IBlobBackend]
+    locks: ILockService
+    settings: EngineSettings
+    now: Callable[[], int]
+    clock: IReactorTime
+    token_bytes: TokenBytes
+    metrics: FileMetrics
+    garbage_made: Callable[[], None]
+    reached: Callable[[str], None] = ignore
+
+    def known_backend(self, name: str) -> str:
+        """
+        A backend's name, checked.
+
+        :raises callfs.errors.BadRequest: this node has no such backend.
+        """
+        if name not in self.backends:
+            raise BadRequest(f"there is no backend {name!r} here; known are: {', '.join(sorted(self.backends))}")
+        return name
+
+    def parent_ids(self, path: str) -> tuple[str, ...]:
+        """New inode ids, enough for every directory above ``path``."""
+        return tuple(new_inode_id(self.token_bytes) for _ in range(depth(path)))
+
+    def garbage_not_before(self, at: int) -> int:
+        """When bytes that become garbage at the instant ``at`` may be deleted where readers need them still."""
+        return at + microseconds(self.settings.garbage_delay_seconds)
+
+
+@asynccontextmanager
+async def locked(ports: Ports, *paths: str) -> AsyncIterator[None]:
+    """
+    Hold the locks of ``paths``.
+
+    :raises callfs.errors.ResourceLocked: not all could be got within ``file_op_timeout``.
+    """
+    leases = await claimed(
+        ports.locks.acquire(tuple(paths), ports.settings.file_op_timeout_seconds), lambda late: _released(late)
+    )
+    try:
+        yield
+    finally:
+        await _released(leases)
+
+
+@returns_deferred
+async def _released(leases: tuple[ILease, ...]) -> None:
+    for lease in leases:
+        try:
+            await lease.release()
+        except Exception:
+            # The lease runs out by itself, and what was done under it stands: the command has decided.
+            _log.failure("a lock could not be released: {key}", event="lock_release_failed", key=lease.key)

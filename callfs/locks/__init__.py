@@ -1,0 +1,1 @@
+"""Locks on paths: they save work; correctness rests on the metadata command."""

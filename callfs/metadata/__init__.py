@@ -1,0 +1,1 @@
+"""Metadata: the names, owners and links, and which blob a path has."""

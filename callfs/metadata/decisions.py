@@ -1,0 +1,97 @@
+"""
+What each command means: facts in, a decision or the documented refusal out.
+
+Commands that only tend queues (purge, drop, condemn) refuse nothing and have no entry here: a store does each in
+one statement over a set.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any
+
+import msgspec
+
+from callfs.engine import access
+from callfs.errors import Conflict, FileNotFound, LinkExpired, LinkNotFound, LinkUsed, NotAFile, PermissionDenied
+from callfs.metadata.commands import (
+    Command,
+    ConsumeLink,
+    CreateDirectory,
+    CreateFile,
+    IssueLink,
+    Move,
+    PutFile,
+    RegisterInstance,
+    Remove,
+)
+from callfs.metadata.creation import create_directory, create_file, put_file
+from callfs.metadata.facts import AddLink, Decision, Facts, PutInstance, UseLink
+from callfs.metadata.places import existing_inode
+from callfs.metadata.removal import remove
+from callfs.metadata.renaming import move
+from callfs.model import Instance, Link
+
+
+def issue_link(command: IssueLink, facts: Facts) -> Decision:
+    """Decide :class:`callfs.metadata.commands.IssueLink`."""
+    inode, _ = existing_inode(facts, command.path)
+    if inode.id != command.inode_id:
+        raise FileNotFound(f"{command.path} is another file by now")
+    if inode.is_directory:
+        raise NotAFile(f"{command.path} is a directory: only a file can have a link")
+    if not access.may_read(command.principal, inode):
+        raise PermissionDenied(f"{command.path} belongs to another user")
+    if facts.link(command.token_hash) is not None:
+        raise Conflict("this link exists already")
+    link = Link(
+        token_hash=command.token_hash,
+        inode_id=inode.id,
+        created_by=command.principal.user,
+        created_at=command.at,
+        expires_at=command.expires_at,
+    )
+    return Decision(link, (AddLink(link),))
+
+
+def consume_link(command: ConsumeLink, facts: Facts) -> Decision:
+    """Decide :class:`callfs.metadata.commands.ConsumeLink`; a link goes with its file, so it has one."""
+    link = facts.link(command.token_hash)
+    if link is None:
+        raise LinkNotFound("no such link, or its file is gone")
+    if command.at >= link.expires_at:
+        raise LinkExpired("the link's time is over")
+    if link.used_at is not None:
+        raise LinkUsed("the link has been used")
+    used = msgspec.structs.replace(link, used_at=command.at)
+    return Decision(used, (UseLink(link.token_hash, command.at),))
+
+
+def register_instance(command: RegisterInstance, facts: Facts) -> Decision:
+    """
+    Decide :class:`callfs.metadata.commands.RegisterInstance`.
+
+    A node that comes without a local backend doesn't make its root folder forgotten: files may still be there.
+    """
+    known = facts.instance(command.instance_id)
+    root_id = command.root_id
+    if known is not None and known.root_id is not None and not command.replace_root:
+        if root_id is not None and root_id != known.root_id:
+            raise Conflict(f"the instance {command.instance_id} is registered with another root folder")
+        root_id = known.root_id
+    return Decision(None, (PutInstance(Instance(command.instance_id, root_id, command.api_endpoint, command.at)),))
+
+
+DECISIONS: Mapping[type[Command[Any]], Callable[[Any, Facts], Decision]] = MappingProxyType(
+    {
+        CreateFile: create_file,
+        PutFile: put_file,
+        CreateDirectory: create_directory,
+        Remove: remove,
+        Move: move,
+        IssueLink: issue_link,
+        ConsumeLink: consume_link,
+        RegisterInstance: register_instance,
+    }
+)

@@ -1,0 +1,127 @@
+"""Rows of the SQL stores and the frozen values that they stand for."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
+
+from callfs import paths
+from callfs.model import BlobRef, Garbage, Inode, InodeType, Instance, Link, LocalPlacement, Placement, S3Placement
+
+LOCAL_KIND = "localfs"
+S3_KIND = "s3"
+
+INODE_COLUMNS = """
+    i.id, i.path, i.parent_id, i.type, i.mode, i.owner, i.mtime, i.ctime, i.created_at, i.generation,
+    i.content_type, i.content_id, b.blob_id, b.size, b.sha256, b.kind, b.instance_id,
+    (SELECT json_group_array(json_array(r.blob_id, r.kind, r.instance_id))
+     FROM (SELECT blob_id, kind, instance_id FROM blobs WHERE inode_id = b.inode_id AND role > 0 ORDER BY role) r)
+"""
+"""What :func:`inode_from_row` takes, of ``inodes i`` left-joined with its first copy in ``blobs b``."""
+
+INODE_SOURCE = "inodes i LEFT JOIN blobs b ON b.inode_id = i.id AND b.role = 0"
+
+_TYPES: Mapping[str, InodeType] = MappingProxyType({kind.value: kind for kind in InodeType})
+
+
+def placement(kind: str, instance_id: str | None) -> Placement:
+    """
+    The placement that two columns stand for.
+
+    :raises ValueError: a kind that this version doesn't know.
+    """
+    if kind == LOCAL_KIND and instance_id is not None:
+        return LocalPlacement(instance_id)
+    if kind == S3_KIND:
+        return S3Placement()
+    raise ValueError(f"unknown placement {kind!r}")
+
+
+def placement_columns(place: Placement) -> tuple[str, str | None]:
+    """Kind and instance, as :func:`placement` reads them."""
+    return (LOCAL_KIND, place.instance_id) if isinstance(place, LocalPlacement) else (S3_KIND, None)
+
+
+def inode_from_row(row: Sequence[Any]) -> Inode:
+    """The inode in a row of :data:`INODE_COLUMNS`."""
+    return Inode(
+        id=row[0],
+        path=row[1],
+        parent_id=row[2],
+        type=_TYPES[row[3]],
+        mode=row[4],
+        owner=row[5],
+        mtime=row[6],
+        ctime=row[7],
+        created_at=row[8],
+        generation=row[9],
+        content_type=row[10],
+        content_id=row[11],
+        blob=None if row[12] is None else _blob(row),
+    )
+
+
+def _blob(row: Sequence[Any]) -> BlobRef:
+    size, sha256, copies = row[13], row[14], row[17]
+    replicas: tuple[BlobRef, ...] = ()
+    if copies != "[]":
+        replicas = tuple(
+            BlobRef(blob_id, size, sha256, placement(kind, instance_id))
+            for blob_id, kind, instance_id in json.loads(copies)
+        )
+    return BlobRef(row[12], size, sha256, placement(row[15], row[16]), replicas)
+
+
+def inode_values(inode: Inode) -> tuple[Any, ...]:
+    """
+    The columns of an inode but for its blob: path, parent_id, name, depth, type, mode, owner, mtime, ctime,
+    created_at, generation, content_type, content_id, and last its id.
+    """
+    return (
+        inode.path,
+        inode.parent_id,
+        paths.name(inode.path),
+        paths.depth(inode.path),
+        inode.type.value,
+        inode.mode,
+        inode.owner,
+        inode.mtime,
+        inode.ctime,
+        inode.created_at,
+        inode.generation,
+        inode.content_type,
+        inode.content_id,
+        inode.id,
+    )
+
+
+def blob_values(inode_id: str, blob: BlobRef) -> list[tuple[Any, ...]]:
+    """A row for each copy: inode_id, role, blob_id, kind, instance_id, size, sha256."""
+    return [
+        (inode_id, role, copy.id, *placement_columns(copy.placement), copy.size, copy.sha256)
+        for role, copy in enumerate(blob.copies())
+    ]
+
+
+def link_from_row(row: Sequence[Any]) -> Link:
+    """The link in a row of token_hash, inode_id, created_by, created_at, expires_at, used_at."""
+    return Link(
+        token_hash=row[0],
+        inode_id=row[1],
+        created_by=row[2],
+        created_at=row[3],
+        expires_at=row[4],
+        used_at=row[5],
+    )
+
+
+def garbage_from_row(row: Sequence[Any]) -> Garbage:
+    """The entry in a row of id, blob_id, size, sha256, kind, instance_id, not_before_at."""
+    return Garbage(row[0], BlobRef(row[1], row[2], row[3], placement(row[4], row[5])), row[6])
+
+
+def instance_from_row(row: Sequence[Any]) -> Instance:
+    """The node in a row of id, root_id, api_endpoint, last_seen_at."""
+    return Instance(row[0], row[1], row[2], row[3])

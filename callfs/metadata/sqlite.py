@@ -1,0 +1,251 @@
+"""Metadata in an SQLite database: the store of a single node, and each node's copy under raft."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from twisted.internet.defer import Deferred, fail
+from twisted.internet.interfaces import IReactorFromThreads, IReactorTime
+from twisted.internet.threads import deferToThreadPool
+from twisted.python.threadpool import ThreadPool
+from zope.interface import implementer
+
+from callfs.deferreds import returns_deferred
+from callfs.errors import MetadataUnavailable
+from callfs.identifiers import TokenBytes
+from callfs.metadata import sqlite_queries as queries
+from callfs.metadata.commands import Command
+from callfs.metadata.interfaces import IMetadataStore, StoreStatistics
+from callfs.metadata.sqlite_file import DatabaseFile, FileLock
+from callfs.metadata.sqlite_readers import Readers
+from callfs.metadata.sqlite_verify import verify
+from callfs.metadata.sqlite_writer import CommandWriter, StoreObserver
+from callfs.model import BlobRef, Garbage, Inode, Instance, Link
+
+R = TypeVar("R")
+
+_INLINE_ROWS = 64
+"""A page of so many rows is read on the reactor's thread: it takes less than the way to another thread."""
+
+_WRITER_BUSY_SECONDS = 0.1
+"""How long one attempt to begin a transaction waits for another process; attempts follow each other."""
+
+
+class Unobserved:
+    """An observer that doesn't look."""
+
+    def metadata_group_commit(self) -> None:
+        """A transaction was committed."""
+
+    def error(self, component: str, error_type: str) -> None:
+        """Something went wrong."""
+
+
+@implementer(IMetadataStore)
+class SqliteStore:
+    """
+    The store in one database file.
+
+    :param path: of the file, made if missing; its folder must exist. Beside it come ``-wal``, ``-shm``, ``-lock``.
+    :param reactor: on whose thread all methods are called; point reads run there.
+    :param pool: threads for what takes longer; it must run from :meth:`open` until :meth:`close` has fired.
+    :param token_bytes: makes the identity of a new store.
+    :param op_timeout_seconds: how long a command may wait for the writer, and how long a read may take.
+    :param clock: measures that; the reactor when ``None``.
+    :param read_only: for a tool beside a running daemon: no lock is taken and every command refused.
+    :param observer: is told of commits and faults.
+    :param reached: called, on the writer's thread, with the name of a step when a commit reaches it:
+        ``metadata.before_commit``, ``metadata.after_commit``.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        reactor: IReactorFromThreads,
+        pool: ThreadPool,
+        token_bytes: TokenBytes,
+        op_timeout_seconds: float,
+        clock: IReactorTime | None = None,
+        read_only: bool = False,
+        observer: StoreObserver | None = None,
+        reached: Callable[[str], None] = lambda step: None,
+    ) -> None:
+        self.store_id = ""
+        self.was_empty = False
+        self._reactor = reactor
+        self._pool = pool
+        self._token_bytes = token_bytes
+        self._op_timeout_seconds = op_timeout_seconds
+        self._clock = IReactorTime(reactor) if clock is None else clock
+        self._observer: StoreObserver = Unobserved() if observer is None else observer
+        self._reached = reached
+        self._file = DatabaseFile(Path(path), read_only, op_timeout_seconds)
+        self._lock = FileLock(Path(path))
+        self._readers: Readers | None = None
+        self._writer: CommandWriter | None = None
+
+    @returns_deferred
+    async def open(self) -> None:
+        """
+        Take the lock, make or upgrade the database, and start.
+
+        :raises callfs.metadata.interfaces.StoreUnusable: as its message says; nothing is held then.
+        """
+        try:
+            writing = await deferToThreadPool(self._reactor, self._pool, self._prepare)
+            self._readers = self._new_readers()
+        except BaseException:
+            self._lock.release()
+            raise
+        if writing is not None:
+            self._writer = self._new_writer(writing)
+            self._writer.start()
+
+    def _new_readers(self) -> Readers:
+        return Readers(
+            self._file.reader,
+            reactor=self._reactor,
+            clock=self._clock,
+            pool=self._pool,
+            op_timeout_seconds=self._op_timeout_seconds,
+            observer=self._observer,
+        )
+
+    def _new_writer(self, connection: sqlite3.Connection) -> CommandWriter:
+        return CommandWriter(
+            connection,
+            reactor=self._reactor,
+            clock=self._clock,
+            op_timeout_seconds=self._op_timeout_seconds,
+            observer=self._observer,
+            reached=self._reached,
+        )
+
+    def _prepare(self) -> sqlite3.Connection | None:
+        """On a thread of the pool: all that may take long. The writer's connection, unless read-only."""
+        if not self._file.read_only:
+            self._file.check_place()
+            self._lock.acquire()
+        self._file.prepare(self._token_bytes)
+        connection = self._file.reader(may_wait=True)
+        try:
+            self.store_id = connection.execute("SELECT id FROM store").fetchall()[0][0]
+            self.was_empty = queries.is_empty(connection)
+        finally:
+            connection.close()
+        return None if self._file.read_only else self._file.writer(_WRITER_BUSY_SECONDS)
+
+    @returns_deferred
+    async def close(self) -> None:
+        """Finish the commands under way, cut reads short, close the file, give the lock back."""
+        readers, self._readers = self._readers, None
+        writer, self._writer = self._writer, None
+        # The writer goes last: the last connection to close brings the log into the database file.
+        if readers is not None:
+            await readers.close()
+        if writer is not None:
+            await writer.stop()
+        self._lock.release()
+
+    def check(self) -> Deferred[None]:
+        """Fires when the database can be read."""
+        return self._inline(_probe)
+
+    def apply(self, command: Command[R]) -> Deferred[R]:
+        """
+        Apply a command: durable when the Deferred fires.
+
+        Cancelled while it waits for the writer, or there for longer than the time limit, it is withdrawn; once the
+        writer has it, it goes on to its end.
+        """
+        if self._writer is None:
+            reason = "was opened for reading only" if self._file.read_only else "isn't open"
+            return fail(MetadataUnavailable(f"the metadata store {reason}"))
+        return self._writer.submit(command)
+
+    def get(self, path: str) -> Deferred[Inode | None]:
+        """The inode at a canonical path."""
+        return self._inline(queries.get, path)
+
+    def get_by_id(self, inode_id: str) -> Deferred[Inode | None]:
+        """The inode with this id."""
+        return self._inline(queries.get_by_id, inode_id)
+
+    def get_chain(self, path: str) -> Deferred[Sequence[Inode]]:
+        """What exists of ``path`` and its ancestors, the root first."""
+        return self._inline(queries.get_chain, path)
+
+    def list_children(
+        self, directory_id: str, after_name: str = "", limit: int = 1000
+    ) -> Deferred[Sequence[Inode]]:
+        """A page of a directory's own entries."""
+        return self._page(limit, queries.list_children, directory_id, after_name)
+
+    def walk(
+        self, directory: str, after_path: str = "", max_depth: int | None = None, limit: int = 1000
+    ) -> Deferred[Sequence[Inode]]:
+        """A page of everything below a directory."""
+        return self._page(limit, queries.walk, directory, after_path, max_depth)
+
+    def get_link(self, token_hash: bytes) -> Deferred[Link | None]:
+        """The link with this hash."""
+        return self._inline(queries.get_link, token_hash)
+
+    def garbage(
+        self, now: int, placement_kind: str, instance_id: str | None, limit: int = 1000
+    ) -> Deferred[Sequence[Garbage]]:
+        """A page of the garbage queue."""
+        return self._page(limit, queries.garbage, now, placement_kind, instance_id)
+
+    def named_blobs(self, blob_ids: Sequence[str]) -> Deferred[frozenset[str]]:
+        """Those of ``blob_ids`` that an inode names or the garbage queue holds."""
+        return self._threaded(queries.named_blobs, blob_ids)
+
+    def condemned_blobs(self, before_at: int, after_id: str = "", limit: int = 1000) -> Deferred[Sequence[str]]:
+        """A page of the condemned blobs."""
+        return self._page(limit, queries.condemned_blobs, before_at, after_id)
+
+    def list_blobs(self, after_id: str = "", limit: int = 1000) -> Deferred[Sequence[tuple[BlobRef, str]]]:
+        """A page of all blobs that inodes name."""
+        return self._page(limit, queries.list_blobs, after_id)
+
+    def instances(self) -> Deferred[Sequence[Instance]]:
+        """All nodes that ever registered."""
+        return self._inline(queries.instances)
+
+    def statistics(self) -> Deferred[StoreStatistics]:
+        """Counts over the whole store, without a time limit."""
+        return self._threaded(queries.statistics, limited=False)
+
+    def verify(self) -> Deferred[Sequence[str]]:
+        """Check the file and everything in it, without a time limit."""
+        return self._threaded(verify, limited=False)
+
+    def _inline(self, query: Callable[..., R], *args: Any) -> Deferred[R]:
+        return _not_open() if self._readers is None else self._readers.inline(query, *args)
+
+    def _threaded(self, query: Callable[..., R], *args: Any, limited: bool = True) -> Deferred[R]:
+        return _not_open() if self._readers is None else self._readers.threaded(query, *args, limited=limited)
+
+    def _page(self, limit: int, query: Callable[..., Sequence[R]], *args: Any) -> Deferred[Sequence[R]]:
+        """Most directories are small: look at the first rows at once, go to a thread only when there are more."""
+        first = self._inline(query, *args, min(limit, _INLINE_ROWS))
+        if limit <= _INLINE_ROWS:
+            return first
+
+        def complete(rows: Sequence[R]) -> Sequence[R] | Deferred[Sequence[R]]:
+            return rows if len(rows) < _INLINE_ROWS else self._threaded(query, *args, limit)
+
+        return first.addCallback(complete)
+
+
+def _probe(connection: sqlite3.Connection) -> None:
+    connection.execute("SELECT id FROM store").fetchall()
+
+
+def _not_open() -> Deferred[Any]:
+    return fail(MetadataUnavailable("the metadata store isn't open"))

@@ -1,0 +1,198 @@
+"""
+What is asked of the SQLite store, each on a connection and in one consistent view.
+
+Every query runs to its end (``fetchall``): a statement left half-way would hold a snapshot open, and with it the
+write-ahead log.
+"""
+
+# ruff: noqa: S608 -- statements are put together from constants and "?" alone
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from callfs import paths
+from callfs.metadata.interfaces import StoreStatistics
+from callfs.metadata.rows import (
+    INODE_COLUMNS,
+    INODE_SOURCE,
+    garbage_from_row,
+    inode_from_row,
+    instance_from_row,
+    link_from_row,
+    placement,
+)
+from callfs.model import ROOT_INODE_ID, BlobRef, Garbage, Inode, Instance, Link
+
+BY_PATH = f"SELECT {INODE_COLUMNS} FROM {INODE_SOURCE} WHERE i.path = ?"
+BY_ID = f"SELECT {INODE_COLUMNS} FROM {INODE_SOURCE} WHERE i.id = ?"
+CHILDREN = f"""SELECT {INODE_COLUMNS} FROM {INODE_SOURCE}
+    WHERE i.parent_id = ? AND i.name > ? ORDER BY i.parent_id, i.name LIMIT ?"""
+SUBTREE = f"""SELECT {INODE_COLUMNS} FROM {INODE_SOURCE}
+    WHERE i.path >= ? AND i.path < ? ORDER BY i.path LIMIT ?"""
+LINK = """SELECT token_hash, inode_id, created_by, created_at, expires_at, used_at FROM links
+    WHERE token_hash = ?"""
+GARBAGE = """SELECT id, blob_id, size, sha256, kind, instance_id, not_before_at FROM garbage
+    WHERE kind = ? AND instance_id IS ? AND not_before_at <= ? ORDER BY not_before_at, id LIMIT ?"""
+NAMED_BLOBS = """SELECT blob_id FROM json_each(?1) w JOIN blobs n ON n.blob_id = w.value
+    UNION SELECT blob_id FROM json_each(?1) w JOIN garbage g ON g.blob_id = w.value"""
+CONDEMNED = """SELECT blob_id FROM condemned
+    WHERE blob_id > ? AND condemned_at < ? ORDER BY blob_id LIMIT ?"""
+BLOBS = """SELECT b.blob_id, b.size, b.sha256, b.kind, b.instance_id, i.path
+    FROM blobs b JOIN inodes i ON i.id = b.inode_id WHERE b.blob_id > ? ORDER BY b.blob_id LIMIT ?"""
+INSTANCES = "SELECT id, root_id, api_endpoint, last_seen_at FROM instances ORDER BY id"
+
+_FIRST_STEP = 64
+
+
+def chain_query(length: int) -> str:
+    """The query for a path and its ancestors, ``length`` paths in all; a prefix sorts before what it begins."""
+    wanted = ", ".join("?" * length)
+    return f"SELECT {INODE_COLUMNS} FROM {INODE_SOURCE} WHERE i.path IN ({wanted}) ORDER BY i.path"
+
+
+def get(connection: sqlite3.Connection, path: str) -> Inode | None:
+    """The inode at ``path``."""
+    rows = connection.execute(BY_PATH, (path,)).fetchall()
+    return inode_from_row(rows[0]) if rows else None
+
+
+def get_by_id(connection: sqlite3.Connection, inode_id: str) -> Inode | None:
+    """The inode with this id."""
+    rows = connection.execute(BY_ID, (inode_id,)).fetchall()
+    return inode_from_row(rows[0]) if rows else None
+
+
+def get_chain(connection: sqlite3.Connection, path: str) -> Sequence[Inode]:
+    """What exists of ``path`` and its ancestors, the root first."""
+    wanted = (*paths.ancestors(path), path)
+    rows = connection.execute(chain_query(len(wanted)), wanted).fetchall()
+    return [inode_from_row(row) for row in rows]
+
+
+def list_children(
+    connection: sqlite3.Connection, directory_id: str, after_name: str, limit: int
+) -> Sequence[Inode]:
+    """A page of a directory's own entries; the root, its own parent, has the empty name and is none of them."""
+    rows = connection.execute(CHILDREN, (directory_id, after_name, limit)).fetchall()
+    return [inode_from_row(row) for row in rows]
+
+
+def walk(
+    connection: sqlite3.Connection, directory: str, after_path: str, max_depth: int | None, limit: int
+) -> Sequence[Inode]:
+    """A page of everything below a directory."""
+    start = _just_after(max(paths.subtree_start(directory), after_path))
+    end = paths.subtree_end(directory)
+    if max_depth is None:
+        rows = connection.execute(SUBTREE, (start, end, limit)).fetchall()
+        return [inode_from_row(row) for row in rows]
+    deepest = paths.depth(directory) + 1 + max_depth
+    with snapshot(connection):
+        return _walk_to_depth(connection, start, end, deepest, limit)
+
+
+def _walk_to_depth(
+    connection: sqlite3.Connection, start: str, end: str, deepest: int, limit: int
+) -> Sequence[Inode]:
+    """
+    Read on in growing steps; at the first path that is too deep, leap over the whole subtree that it is in.
+
+    So what is too deep costs one leap for each directory at the limit, not its number of files. The leap can't be
+    taken from the directory itself: names with a character below ``/`` sort between it and what is in it.
+    """
+    found: list[Inode] = []
+    step = min(limit, _FIRST_STEP)
+    while len(found) < limit:
+        rows = connection.execute(SUBTREE, (start, end, step)).fetchall()
+        leapt = False
+        for row in rows:
+            path = row[1]
+            if paths.depth(path) > deepest:
+                start, leapt = paths.subtree_end(_ancestor(path, deepest)), True
+                break
+            start = _just_after(path)
+            found.append(inode_from_row(row))
+            if len(found) == limit:
+                break
+        if not leapt and len(rows) < step:
+            break
+        step = min(limit, 2 * step) if not leapt else max(2, min(limit, _FIRST_STEP) // 8)
+    return found
+
+
+def _just_after(path: str) -> str:
+    """A lower bound, inclusive, of all paths after ``path``: none has a control character."""
+    return path + "\x01"
+
+
+def _ancestor(path: str, depth: int) -> str:
+    """The ancestor of ``path`` that has ``depth`` segments."""
+    return "/".join(path.split("/", depth + 1)[: depth + 1])
+
+
+def get_link(connection: sqlite3.Connection, token_hash: bytes) -> Link | None:
+    """The link with this hash."""
+    rows = connection.execute(LINK, (token_hash,)).fetchall()
+    return link_from_row(rows[0]) if rows else None
+
+
+def garbage(
+    connection: sqlite3.Connection, now: int, kind: str, instance_id: str | None, limit: int
+) -> Sequence[Garbage]:
+    """A page of the garbage queue."""
+    rows = connection.execute(GARBAGE, (kind, instance_id, now, limit)).fetchall()
+    return [garbage_from_row(row) for row in rows]
+
+
+def named_blobs(connection: sqlite3.Connection, blob_ids: Sequence[str]) -> frozenset[str]:
+    """Those of ``blob_ids`` that an inode names or the garbage queue holds."""
+    rows = connection.execute(NAMED_BLOBS, (json.dumps(list(blob_ids)),)).fetchall()
+    return frozenset(row[0] for row in rows)
+
+
+def condemned_blobs(connection: sqlite3.Connection, before_at: int, after_id: str, limit: int) -> Sequence[str]:
+    """A page of the condemned blobs."""
+    return [row[0] for row in connection.execute(CONDEMNED, (after_id, before_at, limit)).fetchall()]
+
+
+def list_blobs(connection: sqlite3.Connection, after_id: str, limit: int) -> Sequence[tuple[BlobRef, str]]:
+    """A page of all blobs that inodes name, replicas as blobs of their own, by id, each with the path."""
+    rows = connection.execute(BLOBS, (after_id, limit)).fetchall()
+    return [(BlobRef(row[0], row[1], row[2], placement(row[3], row[4])), row[5]) for row in rows]
+
+
+def instances(connection: sqlite3.Connection) -> Sequence[Instance]:
+    """All nodes that ever registered."""
+    return [instance_from_row(row) for row in connection.execute(INSTANCES).fetchall()]
+
+
+def statistics(connection: sqlite3.Connection) -> StoreStatistics:
+    """Counts over the whole store, the root among the directories."""
+    with snapshot(connection):
+        files, directories = connection.execute(
+            "SELECT count(*) FILTER (WHERE type = 'file'), count(*) FILTER (WHERE type = 'directory') FROM inodes"
+        ).fetchall()[0]
+        size = connection.execute("SELECT coalesce(sum(size), 0) FROM blobs WHERE role = 0").fetchall()[0][0]
+        links = connection.execute("SELECT count(*) FROM links").fetchall()[0][0]
+        waiting = connection.execute("SELECT count(*) FROM garbage").fetchall()[0][0]
+    return StoreStatistics(files, directories, size, links, waiting)
+
+
+def is_empty(connection: sqlite3.Connection) -> bool:
+    """Whether nothing but the root is there."""
+    rows = connection.execute("SELECT 1 FROM inodes WHERE id <> ? LIMIT 1", (ROOT_INODE_ID,)).fetchall()
+    return not rows
+
+
+@contextmanager
+def snapshot(connection: sqlite3.Connection) -> Iterator[None]:
+    """One view for several statements."""
+    connection.execute("BEGIN")
+    try:
+        yield
+    finally:
+        connection.execute("ROLLBACK")

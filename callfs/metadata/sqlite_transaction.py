@@ -1,0 +1,258 @@
+"""A command inside a transaction of the SQLite store: gather facts, decide, carry the effects out."""
+
+# ruff: noqa: S608 -- statements are put together from constants and "?" alone
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
+
+from callfs import paths
+from callfs.metadata import sqlite_queries as queries
+from callfs.metadata.commands import (
+    Command,
+    Condemn,
+    Condemned,
+    DropGarbage,
+    ForgetCondemned,
+    Purged,
+    PurgeLinks,
+)
+from callfs.metadata.decisions import DECISIONS
+from callfs.metadata.facts import (
+    AddInode,
+    AddLink,
+    ChangeInode,
+    Effect,
+    MoveTree,
+    PutInstance,
+    RemoveInode,
+    RemoveTree,
+    ReplaceBlob,
+    Retention,
+    TouchDirectory,
+    TreeFacts,
+    UseLink,
+)
+from callfs.metadata.rows import LOCAL_KIND, blob_values, inode_values, instance_from_row
+from callfs.model import BlobRef, Inode, Instance, Link
+
+IN_TREE = "SELECT id FROM inodes WHERE path > ? AND path < ?"
+
+_ADD_INODE = """INSERT INTO inodes (path, parent_id, name, depth, type, mode, owner, mtime, ctime, created_at,
+    generation, content_type, content_id, id) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
+_CHANGE_INODE = """UPDATE inodes SET path = ?, parent_id = ?, name = ?, depth = ?, type = ?, mode = ?, owner = ?,
+    mtime = ?, ctime = ?, created_at = ?, generation = ?, content_type = ?, content_id = ? WHERE id = ?"""
+_ADD_BLOB = """INSERT INTO blobs (inode_id, role, blob_id, kind, instance_id, size, sha256)
+    VALUES (?, ?, ?, ?, ?, ?, ?)"""
+_BURY = """INSERT INTO garbage (blob_id, kind, instance_id, size, sha256, not_before_at)
+    SELECT blob_id, kind, instance_id, size, sha256, CASE kind WHEN ? THEN ? ELSE ? END
+    FROM blobs WHERE inode_id IN ({inodes}) ORDER BY blob_id"""
+_MOVE_TREE = "UPDATE inodes SET path = ? || substr(path, ?), depth = depth + ? WHERE path > ? AND path < ?"
+
+
+class SqliteFacts:
+    """What a decision may ask, answered inside the transaction."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+
+    def chain(self, path: str) -> Sequence[Inode]:
+        """What exists of ``path`` and its ancestors."""
+        return queries.get_chain(self._connection, path)
+
+    def has_children(self, directory_id: str) -> bool:
+        """Whether anything is in the directory."""
+        rows = self._connection.execute(
+            "SELECT 1 FROM inodes WHERE parent_id = ? AND name > '' LIMIT 1", (directory_id,)
+        ).fetchall()
+        return bool(rows)
+
+    def tree(self, directory: str, user: str) -> TreeFacts:
+        """What lies below ``directory``."""
+        bounds = (paths.subtree_start(directory), paths.subtree_end(directory))
+        rows = self._connection.execute(
+            "SELECT count(*), count(*) FILTER (WHERE owner <> ?) FROM inodes WHERE path > ? AND path < ?",
+            (user, *bounds),
+        ).fetchall()
+        return TreeFacts(*rows[0])
+
+    def longest_path_bytes(self, directory: str) -> int:
+        """The length of the longest path below ``directory``."""
+        bounds = (paths.subtree_start(directory), paths.subtree_end(directory))
+        rows = self._connection.execute(
+            "SELECT coalesce(max(length(CAST(path AS BLOB))), 0) FROM inodes WHERE path > ? AND path < ?", bounds
+        ).fetchall()
+        return int(rows[0][0])
+
+    def any_condemned(self, blob_ids: Sequence[str]) -> bool:
+        """Whether one of the blobs is condemned."""
+        return any(
+            self._connection.execute("SELECT 1 FROM condemned WHERE blob_id = ?", (blob_id,)).fetchall()
+            for blob_id in blob_ids
+        )
+
+    def link(self, token_hash: bytes) -> Link | None:
+        """The link with this hash."""
+        return queries.get_link(self._connection, token_hash)
+
+    def instance(self, instance_id: str) -> Instance | None:
+        """The node with this id."""
+        rows = self._connection.execute(
+            "SELECT id, root_id, api_endpoint, last_seen_at FROM instances WHERE id = ?", (instance_id,)
+        ).fetchall()
+        return instance_from_row(rows[0]) if rows else None
+
+
+def apply_command(connection: sqlite3.Connection, command: Command[Any]) -> Any:
+    """
+    Apply a command in the transaction (or savepoint) that is open.
+
+    :return: what the command says it returns.
+    :raises callfs.errors.CallFSError: the command's refusals; nothing was written then.
+    :raises sqlite3.Error: the caller rolls back.
+    """
+    sweep = _SWEEPS.get(type(command))
+    if sweep is not None:
+        return sweep(connection, command)
+    decision = DECISIONS[type(command)](command, SqliteFacts(connection))
+    for effect in decision.effects:
+        _EFFECTS[type(effect)](connection, effect)
+    return decision.result
+
+
+def _add_inode(connection: sqlite3.Connection, effect: AddInode) -> None:
+    connection.execute(_ADD_INODE, inode_values(effect.inode))
+    if effect.inode.blob is not None:
+        _add_blob(connection, effect.inode.id, effect.inode.blob)
+
+
+def _add_blob(connection: sqlite3.Connection, inode_id: str, blob: BlobRef) -> None:
+    for values in blob_values(inode_id, blob):
+        connection.execute(_ADD_BLOB, values)
+
+
+def _change_inode(connection: sqlite3.Connection, effect: ChangeInode) -> None:
+    connection.execute(_CHANGE_INODE, inode_values(effect.inode))
+
+
+def _touch_directory(connection: sqlite3.Connection, effect: TouchDirectory) -> None:
+    connection.execute(
+        "UPDATE inodes SET mtime = ?1, ctime = ?1, generation = generation + 1 WHERE id = ?2",
+        (effect.at, effect.directory_id),
+    )
+
+
+def _replace_blob(connection: sqlite3.Connection, effect: ReplaceBlob) -> None:
+    _bury(connection, "?", (effect.inode_id,), effect.retention)
+    _add_blob(connection, effect.inode_id, effect.blob)
+
+
+def _remove_inode(connection: sqlite3.Connection, effect: RemoveInode) -> None:
+    inode = effect.inode
+    if not inode.is_directory:
+        _bury(connection, "?", (inode.id,), effect.retention)
+        connection.execute("DELETE FROM links WHERE inode_id = ?", (inode.id,))
+    connection.execute("DELETE FROM inodes WHERE id = ?", (inode.id,))
+
+
+def _remove_tree(connection: sqlite3.Connection, effect: RemoveTree) -> None:
+    bounds = (paths.subtree_start(effect.directory), paths.subtree_end(effect.directory))
+    _bury(connection, IN_TREE, bounds, effect.retention)
+    connection.execute(f"DELETE FROM links WHERE inode_id IN ({IN_TREE})", bounds)
+    connection.execute("DELETE FROM inodes WHERE path > ? AND path < ?", bounds)
+
+
+def _bury(connection: sqlite3.Connection, inodes: str, which: tuple[str, ...], retention: Retention) -> None:
+    """Move the blobs of some inodes to the garbage queue."""
+    times = (LOCAL_KIND, retention.local_at, retention.elsewhere_at)
+    connection.execute(_BURY.format(inodes=inodes), (*times, *which))
+    connection.execute(f"DELETE FROM blobs WHERE inode_id IN ({inodes})", which)
+
+
+def _move_tree(connection: sqlite3.Connection, effect: MoveTree) -> None:
+    """``substr`` counts characters from 1, as ``len`` counts code points, so both cut at the same place."""
+    growth = paths.depth(effect.destination) - paths.depth(effect.source)
+    bounds = (paths.subtree_start(effect.source), paths.subtree_end(effect.source))
+    connection.execute(_MOVE_TREE, (effect.destination, len(effect.source) + 1, growth, *bounds))
+
+
+def _add_link(connection: sqlite3.Connection, effect: AddLink) -> None:
+    link = effect.link
+    connection.execute(
+        """INSERT INTO links (token_hash, inode_id, created_by, created_at, expires_at, used_at)
+        VALUES (?, ?, ?, ?, ?, ?)""",
+        (link.token_hash, link.inode_id, link.created_by, link.created_at, link.expires_at, link.used_at),
+    )
+
+
+def _use_link(connection: sqlite3.Connection, effect: UseLink) -> None:
+    connection.execute("UPDATE links SET used_at = ? WHERE token_hash = ?", (effect.at, effect.token_hash))
+
+
+def _put_instance(connection: sqlite3.Connection, effect: PutInstance) -> None:
+    node = effect.instance
+    connection.execute(
+        "INSERT OR REPLACE INTO instances (id, root_id, api_endpoint, last_seen_at) VALUES (?, ?, ?, ?)",
+        (node.id, node.root_id, node.api_endpoint, node.last_seen_at),
+    )
+
+
+def _purge_links(connection: sqlite3.Connection, command: PurgeLinks) -> Purged:
+    cursor = connection.execute(
+        """DELETE FROM links WHERE token_hash IN (
+            SELECT token_hash FROM links WHERE expires_at < ?
+            UNION SELECT token_hash FROM links WHERE used_at < ? LIMIT ?)""",
+        (command.expired_before_at, command.used_before_at, command.limit),
+    )
+    return Purged(cursor.rowcount)
+
+
+def _drop_garbage(connection: sqlite3.Connection, command: DropGarbage) -> Purged:
+    cursor = connection.execute(
+        "DELETE FROM garbage WHERE id IN (SELECT value FROM json_each(?))", (json.dumps(command.ids),)
+    )
+    return Purged(cursor.rowcount)
+
+
+def _condemn(connection: sqlite3.Connection, command: Condemn) -> Condemned:
+    named = queries.named_blobs(connection, command.blob_ids)
+    doomed = tuple(blob_id for blob_id in dict.fromkeys(command.blob_ids) if blob_id not in named)
+    connection.executemany(
+        "INSERT INTO condemned (blob_id, condemned_at) VALUES (?, ?) ON CONFLICT DO NOTHING",
+        [(blob_id, command.at) for blob_id in doomed],
+    )
+    return Condemned(doomed)
+
+
+def _forget_condemned(connection: sqlite3.Connection, command: ForgetCondemned) -> Purged:
+    cursor = connection.execute("DELETE FROM condemned WHERE condemned_at < ?", (command.before_at,))
+    return Purged(cursor.rowcount)
+
+
+_EFFECTS: Mapping[type[Effect], Callable[[sqlite3.Connection, Any], None]] = MappingProxyType(
+    {
+        AddInode: _add_inode,
+        ChangeInode: _change_inode,
+        TouchDirectory: _touch_directory,
+        ReplaceBlob: _replace_blob,
+        RemoveInode: _remove_inode,
+        RemoveTree: _remove_tree,
+        MoveTree: _move_tree,
+        AddLink: _add_link,
+        UseLink: _use_link,
+        PutInstance: _put_instance,
+    }
+)
+
+_SWEEPS: Mapping[type[Command[Any]], Callable[[sqlite3.Connection, Any], Any]] = MappingProxyType(
+    {
+        PurgeLinks: _purge_links,
+        DropGarbage: _drop_garbage,
+        Condemn: _condemn,
+        ForgetCondemned: _forget_condemned,
+    }
+)

@@ -1,0 +1,41 @@
+"""What a process asks of the machine it runs on."""
+
+from __future__ import annotations
+
+import errno
+import resource
+import signal
+import socket
+from collections.abc import Callable
+
+from twisted.internet.interfaces import IReactorFromThreads
+
+
+def raise_file_limit() -> int:
+    """
+    Allow this process as many open files as the system lets it have.
+
+    :return: how many that is.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return hard
+
+
+def dual_stack() -> bool:
+    """Whether a socket that listens on ``::`` takes connections by IPv4 as well."""
+    try:
+        with socket.socket(socket.AF_INET6, socket.SOCK_STREAM) as probe:
+            if probe.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY):
+                return False
+            probe.bind(("::", 0))
+    except OSError as error:
+        # Without IPv6 in the kernel, or with it turned off.
+        return error.errno == errno.EADDRINUSE
+    return True
+
+
+def on_hangup(reactor: IReactorFromThreads, call: Callable[[], None]) -> None:
+    """Have ``call`` made on the reactor's thread whenever SIGHUP comes, from now on for this process."""
+    signal.signal(signal.SIGHUP, lambda _number, _frame: reactor.callFromThread(call))

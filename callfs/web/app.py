@@ -1,0 +1,161 @@
+"""
+The Klein resources under one roof: which route a request target is for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import unquote_to_bytes
+
+from klein import Klein
+from twisted.internet.defer import Deferred
+from werkzeug.exceptions import MethodNotAllowed as WerkzeugMethodNotAllowed
+from werkzeug.exceptions import NotFound as WerkzeugNotFound
+from werkzeug.routing import MapAdapter
+
+from callfs.errors import CallFSError, InvalidPath, MethodNotAllowed, NotFound
+from callfs.paths import ROOT, from_url
+from callfs.web.messages import Request, Response
+from callfs.web.routes import PATH, Access, RouteEntry, entries_of, route_table
+
+
+class _Mounted:
+    """One resource: its Klein app, bound to it, and its routes by endpoint."""
+
+    def __init__(self, resource: Any) -> None:
+        self.klein: Klein = resource.router
+        self.adapter: MapAdapter = self.klein.url_map.bind("callfs")
+        self.entries = entries_of(resource)
+
+
+@dataclass(frozen=True)
+class Match:
+    """
+    The route that a request target is for.
+
+    :param raw: what the pattern takes out of the URL, by name, as it stands in the request target.
+    """
+
+    entry: RouteEntry
+    klein: Klein
+    raw: Mapping[str, str]
+
+    def call(self, request: Request) -> Deferred[Response]:
+        """Start the route."""
+        deferred: Deferred[Response] = self.klein.execute_endpoint(self.entry.name, request)  # type: ignore[arg-type, assignment]
+        return deferred
+
+    def path(self) -> tuple[str, bool]:
+        """
+        The canonical path and whether the client said "directory"; ``/`` where the pattern takes none.
+
+        :raises callfs.errors.InvalidPath: see :func:`callfs.paths.from_url`.
+        """
+        if PATH not in self.entry.captures:
+            return ROOT, False
+        return from_url(self.raw.get(PATH, "").encode("latin-1"))
+
+    def captured(self) -> Mapping[str, str]:
+        """
+        What the pattern takes besides the path, percent-decoded once.
+
+        :raises callfs.errors.InvalidPath: it is no UTF-8.
+        """
+        return {name: _decoded(value) for name, value in self.raw.items() if name != PATH}
+
+
+def _decoded(raw: str) -> str:
+    try:
+        return unquote_to_bytes(raw.encode("latin-1")).decode("utf-8")
+    except UnicodeDecodeError:
+        raise InvalidPath("the URL isn't valid UTF-8") from None
+
+
+class Application:
+    """
+    All resources.
+
+    :param resources: objects with a Klein app in ``router``, whose routes :func:`callfs.web.routes.route` declares.
+    """
+
+    def __init__(self, resources: Iterable[object]) -> None:
+        self._resources = tuple(resources)
+        self._mounted = tuple(_Mounted(resource) for resource in self._resources)
+        self._by_start: dict[str, tuple[_Mounted, ...]] = {}
+        for mounted in self._mounted:
+            for entry in mounted.entries.values():
+                start = _start(entry.pattern)
+                others = self._by_start.get(start, ())
+                if mounted not in others:
+                    self._by_start[start] = (*others, mounted)
+
+    @property
+    def table(self) -> tuple[RouteEntry, ...]:
+        """All routes."""
+        return route_table(self._resources)
+
+    def match(self, method: str, raw_path: str) -> Match:
+        """
+        Find the route.
+
+        :param method: compared with case, as RFC 9110, section 9.1, has it.
+        :param raw_path: the path of the request target, still percent-encoded, its bytes read as Latin-1. Nothing
+            in it is decoded, merged or redirected.
+        :raises callfs.errors.NotFound: no route has this path.
+        :raises callfs.errors.MethodNotAllowed: none of the path's routes has this method.
+        """
+        allowed: set[str] = set()
+        for mounted in self._by_start.get(_start(raw_path), ()):
+            try:
+                name, raw = mounted.adapter.match(raw_path, method=method)
+            except WerkzeugNotFound:
+                continue
+            except WerkzeugMethodNotAllowed as error:
+                allowed.update(error.valid_methods or ())
+                continue
+            entry = mounted.entries[name]
+            if method in entry.methods:
+                return Match(entry, mounted.klein, raw)
+            allowed.update(entry.methods)
+        if allowed:
+            raise MethodNotAllowed(f"this URL doesn't know {_shown(method)}", tuple(sorted(allowed)))
+        raise NotFound("there is nothing at this URL; the paths of files begin with /v1/files/")
+
+
+def required_access(raw_path: str) -> Access:
+    """What is needed where no route was found: below ``/v1`` nothing at all is told without credentials."""
+    if _is_below(raw_path, "/v1/internal"):
+        return Access.INTERNAL
+    return Access.USER if _is_below(raw_path, "/v1") else Access.PUBLIC
+
+
+def open_before_ready(raw_path: str) -> bool:
+    """Whether the URL answers while the daemon is still starting."""
+    return _is_below(raw_path, "/health")
+
+
+def found(application: Application, method: str, raw_path: str) -> Match | CallFSError:
+    """As :meth:`Application.match`, with the refusal as a value: credentials are looked at before it counts."""
+    try:
+        return application.match(method, raw_path)
+    except (NotFound, MethodNotAllowed) as error:
+        return error
+
+
+def _is_below(raw_path: str, place: str) -> bool:
+    return raw_path == place or raw_path.startswith(place + "/")
+
+
+def _start(path: str) -> str:
+    """The first two segments, or one: what tells the resources apart. Werkzeug would skip a doubled first slash."""
+    if path.startswith("//"):
+        return path
+    first, _, rest = path[1:].partition("/")
+    return f"/{first}/{rest.partition('/')[0]}" if first == "v1" else f"/{first}"
+
+
+def _shown(method: str) -> str:
+    """A method as a message may repeat it."""
+    return method if len(method) <= 20 else "this method"

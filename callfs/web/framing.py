@@ -1,0 +1,134 @@
+"""
+Where the body of an HTTP/1 request ends (RFC 9112, sections 6 and 7.1).
+"""
+
+from __future__ import annotations
+
+import enum
+import re
+from typing import Protocol
+
+from callfs.errors import BadRequest
+
+_MAX_CHUNK_LINE_BYTES = 1024
+_MAX_TRAILER_BYTES = 8192
+_CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})(?:[ \t]*;[^\x00-\x08\x0a-\x1f\x7f]*)?\r\n")
+_TRAILER_LINE = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[^\x00-\x08\x0a-\x1f\x7f]*\r\n")
+_CRLF = b"\r\n"
+
+
+class BodyDecoder(Protocol):
+    """Takes a body out of the bytes of a connection."""
+
+    complete: bool
+
+    def feed(self, data: bytes) -> tuple[bytes, bytes]:
+        """
+        Take more of the connection.
+
+        :return: content of the body, and what follows the body once it is complete.
+        :raises callfs.errors.BadRequest: the framing is broken; nothing more can be read from this connection.
+        """
+
+
+class FixedLength:
+    """A body with ``Content-Length``."""
+
+    def __init__(self, length: int) -> None:
+        self._remaining = length
+        self.complete = length == 0
+
+    def feed(self, data: bytes) -> tuple[bytes, bytes]:
+        """See :class:`BodyDecoder`."""
+        size = len(data)
+        if size < self._remaining:
+            self._remaining -= size
+            return data, b""
+        content, rest = data[: self._remaining], data[self._remaining :]
+        self._remaining = 0
+        self.complete = True
+        return content, rest
+
+
+class _Expect(enum.Enum):
+    SIZE = enum.auto()
+    DATA = enum.auto()
+    DATA_END = enum.auto()
+    TRAILER = enum.auto()
+
+
+class Chunked:
+    """
+    A body in chunks. Chunk extensions and trailers are read past.
+
+    =========  ======================  =====================================
+    expecting  what comes              then
+    =========  ======================  =====================================
+    SIZE       a size above 0          DATA
+    SIZE       0                       TRAILER
+    DATA       as many bytes           DATA_END
+    DATA_END   CR LF                   SIZE
+    TRAILER    a header line           TRAILER
+    TRAILER    CR LF                   complete
+    any        anything else           refused
+    =========  ======================  =====================================
+    """
+
+    def __init__(self) -> None:
+        self.complete = False
+        self._expect = _Expect.SIZE
+        self._remaining = 0
+        self._line = b""
+        self._trailer_bytes = 0
+
+    def feed(self, data: bytes) -> tuple[bytes, bytes]:
+        """See :class:`BodyDecoder`."""
+        pieces: list[bytes] = []
+        position = 0
+        while position < len(data) and not self.complete:
+            if self._expect is _Expect.DATA:
+                piece = data[position : position + self._remaining]
+                pieces.append(piece)
+                position += len(piece)
+                self._remaining -= len(piece)
+                if self._remaining == 0:
+                    self._expect = _Expect.DATA_END
+            else:
+                position = self._take_line(data, position)
+        return (pieces[0] if len(pieces) == 1 else b"".join(pieces)), data[position:] if self.complete else b""
+
+    def _take_line(self, data: bytes, position: int) -> int:
+        """Take a line, or what there is of it; where the rest begins."""
+        end = data.find(b"\n", position) + 1
+        self._line += data[position : end or len(data)]
+        limit = len(_CRLF) if self._expect is _Expect.DATA_END else _MAX_CHUNK_LINE_BYTES
+        if len(self._line) > limit:
+            raise BadRequest("the chunked body is malformed: a line in it is too long")
+        if not end:
+            return len(data)
+        line, self._line = self._line, b""
+        self._line_received(line)
+        return end
+
+    def _line_received(self, line: bytes) -> None:
+        if self._expect is _Expect.SIZE:
+            match = _CHUNK_LINE.fullmatch(line)
+            if match is None:
+                raise BadRequest("the chunked body is malformed: bad chunk size")
+            self._remaining = int(match[1], 16)
+            self._expect = _Expect.DATA if self._remaining else _Expect.TRAILER
+        elif self._expect is _Expect.DATA_END:
+            if line != _CRLF:
+                raise BadRequest("the chunked body is malformed: a chunk is longer than its size")
+            self._expect = _Expect.SIZE
+        elif line == _CRLF:
+            self.complete = True
+        else:
+            self._trailer_bytes += len(line)
+            if self._trailer_bytes > _MAX_TRAILER_BYTES or _TRAILER_LINE.fullmatch(line) is None:
+                raise BadRequest("the chunked body is malformed: bad trailer")
+
+
+def decoder(length: int | None) -> BodyDecoder:
+    """The decoder for a body of ``length`` bytes, or in chunks when that is ``None``."""
+    return Chunked() if length is None else FixedLength(length)

@@ -1,0 +1,88 @@
+"""
+Where a client wants the bytes of a file: the options of a creation, and ``backend`` and ``instance`` of a move.
+
+An option header wins over the query parameter of the same meaning. What can't be had is refused, never ignored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from callfs.errors import BadRequest
+from callfs.web import queries
+from callfs.web.messages import Request
+
+BACKENDS = ("localfs", "s3")
+RELOCATION_TARGETS = (*BACKENDS, "erasure")
+MAX_SHARDS = 256
+
+
+class Placements:
+    """
+    What this node has to offer.
+
+    :param instance_id: this node.
+    :param backends: the backends that are configured, by name.
+    """
+
+    def __init__(self, instance_id: str, backends: Collection[str]) -> None:
+        self.instance_id = instance_id
+        self._backends = frozenset(backends)
+
+    def of_creation(self, request: Request) -> str | None:
+        """
+        The backend for a new file.
+
+        :return: ``None`` for the configured default.
+        :raises BadRequest: an option that is given can't be used.
+        """
+        self._refuse_erasure(request)
+        backend = _option(request, "backend", "X-CallFS-Backend")
+        return None if backend is None else self.backend(backend, BACKENDS)
+
+    def backend(self, name: str, allowed: tuple[str, ...] = RELOCATION_TARGETS) -> str:
+        """
+        A backend that bytes can be written to.
+
+        :raises BadRequest: it is unknown, or not configured here.
+        """
+        if name not in allowed:
+            raise BadRequest(f"there is no backend of that name; the backends are {', '.join(allowed)}")
+        if name not in self._backends:
+            raise BadRequest(f"the backend {name} isn't available on this server")
+        return name
+
+    def instance(self, name: str) -> str:
+        """
+        An instance that bytes can be moved to.
+
+        :raises BadRequest: it is unknown.
+        """
+        if name != self.instance_id:
+            raise BadRequest("there is no instance of that name")
+        return name
+
+    def _refuse_erasure(self, request: Request) -> None:
+        """The options are checked one by one, so that a client learns first what would be wrong anywhere."""
+        coded = queries.boolean("erasure", _option(request, "erasure", "X-CallFS-Erasure"))
+        shards = [
+            queries.integer(name, text, 1, MAX_SHARDS)
+            for name, header in (
+                ("data_shards", "X-CallFS-Erasure-Data-Shards"),
+                ("parity_shards", "X-CallFS-Erasure-Parity-Shards"),
+            )
+            if (text := _option(request, name, header)) is not None
+        ]
+        if sum(shards) > MAX_SHARDS:
+            raise BadRequest(f"data_shards and parity_shards may be at most {MAX_SHARDS} together")
+        instances = _option(request, "instances", "X-CallFS-Erasure-Instances")
+        if instances is not None:
+            for name in instances.split(","):
+                self.instance(name.strip())
+        if coded or shards or instances is not None:
+            raise BadRequest("erasure coding isn't available on this server: leave its options out")
+
+
+def _option(request: Request, parameter: str, header: str) -> str | None:
+    given = request.header(header)
+    return request.query(parameter) if given is None else given.strip()

@@ -1,0 +1,1 @@
+"""Real daemons on loopback, spoken to by HTTP, WebSocket and command line only."""

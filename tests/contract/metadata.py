@@ -1,0 +1,36 @@
+"""
+The contract suite for ``IMetadataStore``: what every provider does the same.
+
+A provider's own test module binds it::
+
+    class MyStoreTests(MetadataContract, TestCase):
+        async def open_store(self) -> IMetadataStore: ...
+        async def open_other(self) -> IMetadataStore: ...
+"""
+
+from __future__ import annotations
+
+from tests.contract.metadata_files import CreationContract, RemovalContract, ReplacementContract
+from tests.contract.metadata_machine import MachineContract
+from tests.contract.metadata_queues import GarbageContract, InstanceContract, LinkContract, SweepContract
+from tests.contract.metadata_races import RaceContract
+from tests.contract.metadata_reading import ListingContract, ReadingContract
+from tests.contract.metadata_trees import MoveContract, TreeRemovalContract
+
+
+class MetadataContract(
+    CreationContract,
+    ReplacementContract,
+    RemovalContract,
+    MoveContract,
+    TreeRemovalContract,
+    ReadingContract,
+    ListingContract,
+    LinkContract,
+    GarbageContract,
+    SweepContract,
+    InstanceContract,
+    RaceContract,
+    MachineContract,
+):
+    """All of it."""
