@@ -15,7 +15,7 @@ help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
 
 run: $(VENV)/.run-installed $(DEV)/config.yaml ## set up all that is needed, start a development daemon, print a curl line
-	@$(BIN)/python etc/dev/announce.py $(DEV)/config.yaml & exec $(BIN)/callfs server -c $(DEV)/config.yaml
+	@$(BIN)/python etc/dev/announce.py $(DEV)/config.yaml & CALLFS_LOG__FORMAT=console exec $(BIN)/callfs server -c $(DEV)/config.yaml
 
 $(DEV)/config.yaml: | $(VENV)/.run-installed
 	@$(BIN)/callfs config init --directory $(DEV)

@@ -28,6 +28,7 @@ _ORDER = {level: position for position, level in enumerate(LogLevel.iterconstant
 _LEGACY_FIELDS = frozenset(("message", "time", "system", "format", "isError", "failure", "why"))
 _OWN_FIELDS = frozenset(("time", "level", "namespace", "message", "error", "traceback"))
 _ENCODER = json.JSONEncoder(ensure_ascii=True, allow_nan=False, separators=(",", ":"))
+_CONTAINERS = (dict, list, tuple, set, frozenset)
 _MAX_TEXT = 16 * 1024
 _MAX_DEPTH = 6
 _MAX_ENTRIES = 100
@@ -117,9 +118,15 @@ def timestamp(seconds: float | None) -> str | None:
 
 
 def _message(event: LogEvent, redaction: Redaction) -> str:
-    if any(map(redaction.hides, event)):
-        event = {name: MASK if redaction.hides(name) else value for name, value in event.items()}
+    if any(redaction.hides(name) or isinstance(value, _CONTAINERS) for name, value in event.items()):
+        event = {name: _showable(name, value, redaction) for name, value in event.items()}
     return _safely(lambda: formatEvent(event))
+
+
+def _showable(name: str, value: object, redaction: Redaction) -> object:
+    if redaction.hides(name):
+        return MASK
+    return _plain(value, redaction, _MAX_DEPTH) if isinstance(value, _CONTAINERS) else value
 
 
 def _safely(text: Callable[[], object]) -> str:

@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 FileOperation = Literal["create", "read", "update", "delete", "move"]
 LinkConsumption = Literal["success", "expired", "invalid", "not_found"]
-SweepFinding = Literal["unnamed", "condemned", "set_aside", "purged"]
+SweepFinding = Literal["unnamed", "condemned", "set_aside", "put_back", "purged"]
 
 KNOWN_METHODS = frozenset(
     (

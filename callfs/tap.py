@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sys
 from pathlib import Path
@@ -13,11 +12,12 @@ from twisted.internet import reactor
 from twisted.logger import ILogObserver
 from twisted.python import usage
 
-from callfs.cli.server import write_stdout
+from callfs.cli.server import STDOUT
 from callfs.config.loader import Loaded, load
 from callfs.config.problems import ConfigurationError
 from callfs.logs import LogObserver
-from callfs.node import Node
+from callfs.logstream import LogStream
+from callfs.service import NodeService
 
 
 class Options(usage.Options):
@@ -28,7 +28,7 @@ class Options(usage.Options):
     ]
 
 
-class TwistdNode(Node):
+class TwistdNode(NodeService):
     """A node whose log replaces twistd's own, and whose failure becomes twistd's exit status."""
 
     def setServiceParent(self, parent: Any) -> None:
@@ -66,20 +66,14 @@ def makeService(options: Options) -> IService:
     except ConfigurationError as error:
         sys.stderr.write(f"{error}\n")
         raise SystemExit(2) from None
-    node: Service = TwistdNode(loaded, reactor, observer=LogObserver(_log_writer(options)), reload=read)
+    node: Service = TwistdNode(loaded, reactor, observer=LogObserver(_log_stream(options).write), reload=read)
     return node
 
 
-def _log_writer(options: Options) -> Any:
+def _log_stream(options: Options) -> LogStream:
     """Where twistd was told to log: ``--logfile``; else standard output, or ``twistd.log`` in the background."""
     twistd: Any = options.parent or {}
     name = twistd.get("logfile") or ("-" if twistd.get("nodaemon") else "twistd.log")
     if name == "-":
-        return write_stdout
-    log = open(name, "a", encoding="utf-8", buffering=1)  # noqa: SIM115 - open as long as the process lives
-
-    def write(text: str) -> None:
-        with contextlib.suppress(OSError):
-            log.write(text)
-
-    return write
+        return LogStream(STDOUT)
+    return LogStream(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640))

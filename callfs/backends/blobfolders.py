@@ -94,24 +94,23 @@ class BlobFolders:
                 if not ids:
                     break
                 last = ids[-1]
-                page.extend(found for blob_id in ids if (found := self._stat_listed(blob_id)) is not None)
+                page.extend(
+                    found
+                    for blob_id in ids
+                    if (found := _stat_listed(blob_id, self.blob_path(blob_id))) is not None
+                )
             if len(page) >= limit:
                 break
         return page
 
+    def list_set_aside(self, after: str, limit: int) -> list[BlobStat]:
+        """A page of what is in ``aside``, by id."""
+        ids = heapq.nsmallest(limit, self._ids(self.aside, "", after))
+        return [found for blob_id in ids if (found := _stat_listed(blob_id, self.aside_path(blob_id))) is not None]
+
     def stat(self, blob_id: str) -> BlobStat:
         """Size and time of a committed blob."""
-        found = os.lstat(self.blob_path(blob_id))
-        if not stat.S_ISREG(found.st_mode):
-            raise FileNotFoundError(2, "not a regular file", blob_id)
-        return BlobStat(id=blob_id, size=found.st_size, modified_at=found.st_mtime_ns // 1000)
-
-    def _stat_listed(self, blob_id: str) -> BlobStat | None:
-        """As :meth:`stat`; ``None`` when it went since it was listed."""
-        try:
-            return self.stat(blob_id)
-        except FileNotFoundError:
-            return None
+        return _stat(blob_id, self.blob_path(blob_id))
 
     def _shards(self, first: str) -> list[str]:
         """The names of the folders of committed blobs, in order, from ``first``."""
@@ -159,3 +158,19 @@ class BlobFolders:
                             yield entry.name
         except FileNotFoundError:
             return
+
+
+def _stat(blob_id: str, path: str) -> BlobStat:
+    """Size and time of a blob's file."""
+    found = os.lstat(path)
+    if not stat.S_ISREG(found.st_mode):
+        raise FileNotFoundError(2, "not a regular file", blob_id)
+    return BlobStat(id=blob_id, size=found.st_size, modified_at=found.st_mtime_ns // 1000)
+
+
+def _stat_listed(blob_id: str, path: str) -> BlobStat | None:
+    """As :func:`_stat`; ``None`` when it went since it was listed."""
+    try:
+        return _stat(blob_id, path)
+    except FileNotFoundError:
+        return None

@@ -120,7 +120,13 @@ class IBlobBackend(Interface):
         """Delete a blob, durably; one that isn't there is no error."""
 
     def set_aside(blob_id: str) -> Deferred[None]:
-        """Take a blob out of sight of everything but :meth:`purge_set_aside`; what the sweep does first."""
+        """Take a blob out of sight of everything but the next three; what the sweep does first."""
+
+    def list_set_aside(after: str = "", limit: int = 1000) -> Deferred[list[BlobStat]]:
+        """A page of what is set aside, as :meth:`list_blobs`; ``modified_at`` says since when it is."""
+
+    def put_back(blob_id: str) -> Deferred[None]:
+        """Undo :meth:`set_aside`, durably; a blob that isn't set aside is no error."""
 
     def purge_set_aside(before_at: int) -> Deferred[int]:
         """Delete what was set aside before the instant; how many."""

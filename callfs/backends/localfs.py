@@ -113,6 +113,14 @@ class LocalBackend:
         """See :meth:`IBlobBackend.set_aside`; a blob that isn't there is no error."""
         return self._change("set_aside", blob_id, self._set_aside)
 
+    def list_set_aside(self, after: str = "", limit: int = 1000) -> Deferred[list[BlobStat]]:
+        """See :meth:`IBlobBackend.list_set_aside`: by id."""
+        return self._look("list_set_aside", after, self._folders.list_set_aside, after, limit)
+
+    def put_back(self, blob_id: str) -> Deferred[None]:
+        """See :meth:`IBlobBackend.put_back`."""
+        return self._change("put_back", blob_id, self._put_back)
+
     def purge_set_aside(self, before_at: int) -> Deferred[int]:
         """See :meth:`IBlobBackend.purge_set_aside`."""
         folder = self._folders.aside
@@ -201,6 +209,17 @@ class LocalBackend:
             return
         self._folder_sync.sync(self._folders.aside)
         self._folder_sync.sync(self._folders.shard_path(blob_id))
+
+    def _put_back(self, blob_id: str) -> None:
+        if not os.path.lexists(self._folders.aside_path(blob_id)):
+            return
+        self._folders.make_shard(blob_id)
+        try:
+            os.rename(self._folders.aside_path(blob_id), self._folders.blob_path(blob_id))
+        except FileNotFoundError:
+            return
+        self._folder_sync.sync(self._folders.shard_path(blob_id))
+        self._folder_sync.sync(self._folders.aside)
 
     @returns_deferred
     async def _remove_old(self, operation: str, folder: str, before_at: int) -> int:

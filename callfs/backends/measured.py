@@ -81,6 +81,14 @@ class MeasuredBackend:
         """See :meth:`IBlobBackend.set_aside`."""
         return self.measured("set_aside", lambda: self._backend.set_aside(blob_id))
 
+    def list_set_aside(self, after: str = "", limit: int = 1000) -> Deferred[list[BlobStat]]:
+        """See :meth:`IBlobBackend.list_set_aside`."""
+        return self.measured("list_set_aside", lambda: self._backend.list_set_aside(after, limit))
+
+    def put_back(self, blob_id: str) -> Deferred[None]:
+        """See :meth:`IBlobBackend.put_back`."""
+        return self.measured("put_back", lambda: self._backend.put_back(blob_id))
+
     def purge_set_aside(self, before_at: int) -> Deferred[int]:
         """See :meth:`IBlobBackend.purge_set_aside`."""
         return self.measured("purge_set_aside", lambda: self._backend.purge_set_aside(before_at))

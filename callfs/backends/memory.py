@@ -149,6 +149,19 @@ class MemoryBackend:
             self._aside[blob_id] = _Content(content.data, self.now())
 
     @returns_deferred
+    async def list_set_aside(self, after: str = "", limit: int = 1000) -> list[BlobStat]:
+        """See :meth:`IBlobBackend.list_set_aside`: by id."""
+        ids = sorted(blob_id for blob_id in self._aside if blob_id > after)[:limit]
+        return [self._stat(blob_id, self._aside[blob_id]) for blob_id in ids]
+
+    @returns_deferred
+    async def put_back(self, blob_id: str) -> None:
+        """See :meth:`IBlobBackend.put_back`."""
+        content = self._aside.pop(blob_id, None)
+        if content is not None:
+            self._blobs[blob_id] = content
+
+    @returns_deferred
     async def purge_set_aside(self, before_at: int) -> int:
         """See :meth:`IBlobBackend.purge_set_aside`."""
         old = [blob_id for blob_id, content in self._aside.items() if content.at < before_at]

@@ -7,13 +7,11 @@ import sys
 import time
 from collections.abc import Coroutine
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import click
 from twisted.internet.defer import Deferred
 from twisted.internet.task import react
-from twisted.python.failure import Failure
 from twisted.python.threadpool import ThreadPool
 
 from callfs.backends.localfs import LocalBackend
@@ -58,3 +56,167 @@ class Tally:
     def of(self, *kinds: FindingKind) -> list[Finding]:
         """The findings of these kinds."""
         return [finding for finding in self.findings if finding.kind in kinds]
+
+
+@click.command()
+@config_option
+@click.option(
+    "--deep", is_flag=True, help="Read every blob and verify its SHA-256; takes as long as reading it all."
+)
+@click.option("--repair", is_flag=True, help="Move blobs that nothing names aside; they are deleted a week later.")
+@click.option(
+    "--remove-lost", is_flag=True, help="Remove files whose bytes are lost or damaged. There is no way back."
+)
+@click.option(
+    "--adopt-root",
+    is_flag=True,
+    help="Make an empty root folder this node's own, after its disk was lost and replaced.",
+)
+@click.option(
+    "--force", is_flag=True, help="Repair although so much looks unnamed that the database is to be doubted."
+)
+def fsck(deep: bool, repair: bool, remove_lost: bool, adopt_root: bool, force: bool) -> None:
+    """
+    Check that names and bytes fit together.
+
+    Reports, by path, files whose blob is missing, has another size, or with --deep another content; blobs that
+    nothing names; and what is wrong in the database itself. Without options that change something it works beside
+    a running daemon; uploads under way, queued garbage, and blobs younger than an hour are no findings.
+
+    Exit status: 0 nothing was found (or all of it repaired), 1 findings or failure, 2 wrong usage or configuration.
+    """
+    options = Options(deep, repair, remove_lost, adopt_root, force)
+    loaded = loaded_configuration(config_path())
+    react(lambda reactor: Deferred.fromCoroutine(_ending(_run(reactor, loaded.config, options))))
+
+
+async def _ending(run: Coroutine[Deferred[Any], Any, bool]) -> None:
+    """Turn the outcome into the exit status."""
+    try:
+        clean = await run
+    except (StoreUnusable, RootUnusable, TooManyUnnamed, CallFSError) as error:
+        click.echo(f"callfs fsck: {error}", err=True)
+        clean = False
+    sys.exit(0 if clean else FAILURE_STATUS)
+
+
+async def _run(reactor: Any, config: Config, options: Options) -> bool:
+    pool = ThreadPool(0, _THREADS, "callfs-fsck")
+    pool.start()
+    root_path = config.backend.localfs_root_path
+    assert root_path is not None
+    root = RootFolder(root_path, secrets.token_bytes)
+    store = SqliteStore(
+        config.metadata_store.sqlite_path,
+        reactor=reactor,
+        pool=pool,
+        token_bytes=secrets.token_bytes,
+        op_timeout_seconds=config.server.metadata_op_timeout,
+        read_only=not options.changes,
+    )
+    backend = LocalBackend(root_path, reactor=reactor, pool=pool, now=_instant, min_free_bytes=0)
+    try:
+        if options.changes:
+            root.lock()
+        await store.open()
+        await _check_identity(store, root, config, options)
+        return await _check(store, backend, config, options)
+    finally:
+        await store.close()
+        root.unlock()
+        pool.stop()
+
+
+async def _check_identity(store: SqliteStore, root: RootFolder, config: Config, options: Options) -> None:
+    """A store must never judge the bytes of another."""
+    identity = root.identity()
+    if identity is not None and identity.store_id != store.store_id:
+        raise RootUnusable(
+            f"the root folder {root.path} belongs to the metadata store {identity.store_id}, "
+            f"but the configured one is {store.store_id}"
+        )
+    if identity is not None or not options.adopt_root:
+        if identity is None and root.has_blobs():
+            raise RootUnusable(f"the root folder {root.path} holds blobs, but its identity.json is missing")
+        return
+    if root.has_blobs():
+        raise RootUnusable(f"the root folder {root.path} isn't empty: it can't be adopted")
+    adopted = root.adopt(store.store_id)
+    await store.apply(
+        RegisterInstance(
+            at=_instant(),
+            instance_id=config.instance_discovery.instance_id,
+            root_id=adopted.root_id,
+            api_endpoint=config.external_url,
+            replace_root=True,
+        )
+    )
+    click.echo(f"The root folder {root.path} is this node's now.")
+
+
+async def _check(store: SqliteStore, backend: LocalBackend, config: Config, options: Options) -> bool:
+    check = ConsistencyCheck(
+        metadata=store,
+        backends={backend.name: backend},
+        instance_id=config.instance_discovery.instance_id,
+        now=_instant,
+        deep=options.deep,
+    )
+    tally = Tally()
+    await _consume("Database", check.store(), tally)
+    await _consume("Files", check.files(), tally)
+    tally.blobs_judged = await _consume("Blobs", check.blobs(), tally)
+    for finding in tally.findings:
+        click.echo(_line(finding))
+    left = len(tally.findings)
+    repair = Repair(metadata=store, backends={backend.name: backend}, now=_instant, metrics=Metrics())
+    if options.repair:
+        left -= await _set_aside(repair, tally, options.force)
+    if options.remove_lost:
+        left -= await _remove_lost(repair, tally)
+    click.echo(
+        "Clean: nothing was found." if not tally.findings else f"{len(tally.findings)} findings, {left} left."
+    )
+    return left == 0
+
+
+async def _consume(label: str, report: Report, tally: Tally) -> int:
+    """Collect the findings of one part while a progress bar shows how far it is; how many it checked."""
+    checked = 0
+    hidden = not sys.stderr.isatty()
+    with click.progressbar(length=1, label=label, file=sys.stderr, show_pos=True, hidden=hidden) as bar:
+        async for step in report:
+            if isinstance(step, Finding):
+                tally.findings.append(step)
+            elif isinstance(step, Progress):
+                if step.total:
+                    bar.length = step.total
+                bar.update(step.checked - checked)
+                checked = step.checked
+    return checked
+
+
+async def _set_aside(repair: Repair, tally: Tally, force: bool) -> int:
+    unnamed = tally.of(FindingKind.UNNAMED_BLOB)
+    aside = await repair.set_aside(unnamed, tally.blobs_judged, force)
+    if aside:
+        click.echo(f"{len(aside)} blobs moved aside; they are deleted in seven days.")
+    return len(unnamed)
+
+
+async def _remove_lost(repair: Repair, tally: Tally) -> int:
+    removed = 0
+    for finding in tally.of(*_LOST):
+        if await repair.remove_file(finding):
+            click.echo(f"removed {finding.path}")
+        removed += 1
+    return removed
+
+
+def _line(finding: Finding) -> str:
+    where = f"{finding.path}: " if finding.path is not None else ""
+    return f"{finding.kind.value}: {where}{finding.detail}"
+
+
+def _instant() -> int:
+    return time.time_ns() // 1000

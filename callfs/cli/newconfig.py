@@ -60,14 +60,14 @@ def first_configuration(data: Path, new_secret: Callable[[], str]) -> str:
 @click.option(
     "--data",
     type=click.Path(file_okay=False, path_type=Path),
-    help="Where files and the database go; created if missing. By default the folder data beside the configuration.",
+    help="Where files and the database go; created if missing. By default the folder data beside it.",
 )
 def init(directory: Path | None, data: Path | None) -> None:
     """
     Write a first configuration with freshly made keys.
 
-    It goes to config.yaml in --directory, or to the YAML file that -c names, and is readable by its owner alone. One
-    that is there already is never overwritten.
+    It goes to config.yaml in --directory, or to the YAML file that -c names, and is readable by its owner alone.
+    One that is there already is never overwritten.
     """
     target = _target(config_path(), directory)
     content = first_configuration(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sys
 from collections.abc import Callable
@@ -14,8 +13,10 @@ from twisted.logger import globalLogBeginner
 from callfs.cli.options import config_option, config_path, loaded_configuration
 from callfs.config.loader import load
 from callfs.logs import LogObserver
+from callfs.logstream import LogStream
 
 FAILURE_STATUS = 1
+STDOUT = 1
 
 
 @click.command()
@@ -45,26 +46,19 @@ def run_server(path: Path | None, reached: Callable[[str], None] = _nothing) -> 
     """
     from twisted.internet import reactor
 
-    from callfs.node import Node
+    from callfs.service import NodeService
 
     loaded = loaded_configuration(path)
-    observer = LogObserver(write_stdout)
+    observer = LogObserver(LogStream(STDOUT).write)
     globalLogBeginner.beginLoggingTo([observer], redirectStandardIO=False)
-    node = Node(
+    service = NodeService(
         loaded,
         reactor,
         observer=observer,
         reload=lambda: load(path, os.environ, Path.cwd()),
         reached=reached,
     )
-    reactor.addSystemEventTrigger("before", "shutdown", node.stopService)
-    reactor.callWhenRunning(node.startService)
+    reactor.addSystemEventTrigger("before", "shutdown", service.stopService)
+    reactor.callWhenRunning(service.startService)
     reactor.run()
-    return FAILURE_STATUS if node.failed else 0
-
-
-def write_stdout(text: str) -> None:
-    """Write to standard output; a reader that went away is no reason to stop serving files."""
-    with contextlib.suppress(OSError, ValueError):
-        sys.stdout.write(text)
-        sys.stdout.flush()
+    return FAILURE_STATUS if service.failed else 0

@@ -82,7 +82,10 @@ def is_listen_address(text: str) -> bool:
     """Whether ``text`` says where to listen."""
     if is_endpoint_string(text):
         name, _, rest = text.partition(":")
-        return not (name in ("tcp", "tcp6") and not re.fullmatch(r"[0-9]{1,5}(:.+)?", rest))
+        if name in ("tcp", "tcp6"):
+            return re.fullmatch(r"[0-9]{1,5}(:.+)?", rest) is not None
+        # Of an endpoint that a plug-in brings little is known; without any structure it's rather a mistyped port.
+        return name in ENDPOINT_NAMES or re.search(r"[:=/]", rest) is not None
     return parse_host_port(text) is not None
 
 

@@ -9,9 +9,9 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+from callfs.config.compounds import MapOf
 from callfs.config.environment import EnvironmentValues
 from callfs.config.given import Given, Origin, type_name
-from callfs.config.kinds import MapOf
 from callfs.config.problems import ConfigurationError, Problem
 from callfs.config.schema import KINDS, SECTIONS, Config
 
@@ -43,15 +43,15 @@ def values_of_tree(tree: Mapping[Any, Any], origin: Origin) -> tuple[dict[str, G
 
 
 def _unknown(key: str, known: Mapping[str, Any], origin: Origin) -> Problem:
-    near = get_close_matches(key, known, n=1, cutoff=0.5) or get_close_matches(
-        key.rpartition(".")[2], [name.rpartition(".")[2] for name in known], n=1
-    )
-    hint = f"; the nearest known one is {_full(near[0], known)}" if near else ""
-    return Problem(key, f"unknown{hint}", str(origin))
+    near = _nearest(key, known)
+    return Problem(key, f"unknown; the nearest known one is {near}" if near else "unknown", str(origin))
 
 
-def _full(name: str, known: Mapping[str, Any]) -> str:
-    return next(key for key in known if key == name or key.endswith(f".{name}"))
+def _nearest(key: str, known: Mapping[str, Any]) -> str | None:
+    """The known key of the same name in another section, else the one that is written most alike."""
+    name = key.rpartition(".")[2]
+    same = [other for other in known if other.rpartition(".")[2] == name]
+    return next(iter(same or get_close_matches(key, known, n=1)), None)
 
 
 def assemble(

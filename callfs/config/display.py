@@ -8,8 +8,10 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from callfs.config.compounds import OrNone
 from callfs.config.given import DEFAULT
-from callfs.config.kinds import Duration, Kind, OrNone, Size
+from callfs.config.kinds import Kind
+from callfs.config.numbers import Duration, Size
 from callfs.config.quantities import text_from_bytes, text_from_seconds
 from callfs.config.schema import KINDS, Config
 from callfs.config.secret import MASK, Secret
@@ -61,6 +63,8 @@ def _text(value: Any) -> str:
 
 
 def _plain(value: Any) -> Any:
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
     if value is None or isinstance(value, bool | int | float):
         return value
     if isinstance(value, Secret):

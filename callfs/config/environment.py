@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 
+from callfs.config.compounds import MapOf
 from callfs.config.given import Given, Origin, OutsideText
-from callfs.config.kinds import MapOf
 from callfs.config.schema import KINDS
 
 PREFIX = "CALLFS_"

@@ -43,7 +43,18 @@ def find_file(given: Path | None, cwd: Path, system_file: Path = SYSTEM_FILE) ->
     """
     if given is not None:
         return cwd / given
-    return next((path for path in (*(cwd / name for name in NAMES), system_file) if os.path.lexists(path)), None)
+    return next((path for path in (*(cwd / name for name in NAMES), system_file) if _is_there(path)), None)
+
+
+def _is_there(path: Path) -> bool:
+    """Whether something has this name, as far as can be told: in a folder that is closed to us it may."""
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def read_file(path: Path) -> ConfigFile:

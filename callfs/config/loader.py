@@ -9,13 +9,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from callfs.config.assembly import assemble, values_of_tree
+from callfs.config.compounds import OrNone
 from callfs.config.environment import read_environment
 from callfs.config.files import SYSTEM_FILE, find_file, read_file, read_text, read_value
 from callfs.config.given import Given, Origin, UnreadableFile
-from callfs.config.kinds import FilePath, OrNone
 from callfs.config.problems import ConfigurationError, Problem
 from callfs.config.rules import rule_problems, rule_warnings
 from callfs.config.schema import KINDS, Config
+from callfs.config.texts import FilePath
 from callfs.config.unbuilt import unbuilt_problems
 
 

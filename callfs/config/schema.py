@@ -14,29 +14,12 @@ from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
 from callfs.config import addresses
-from callfs.config.kinds import (
-    Address,
-    BaseUrl,
-    Boolean,
-    Choice,
-    Duration,
-    FilePath,
-    Kind,
-    ListenAddress,
-    ListOf,
-    MapOf,
-    Matching,
-    Network,
-    NetworkAddress,
-    OneOrMore,
-    OrNone,
-    Rate,
-    SecretText,
-    Size,
-    Text,
-    Whole,
-)
+from callfs.config.compounds import ListOf, MapOf, OneOrMore, OrNone
+from callfs.config.kinds import Kind
+from callfs.config.numbers import Boolean, Duration, Rate, Size, Whole
+from callfs.config.places import Address, BaseUrl, ListenAddress, Network, NetworkAddress
 from callfs.config.secret import Secret
+from callfs.config.texts import Choice, FilePath, Matching, SecretText, Text
 
 KIB, MIB, GIB = 1024, 1024**2, 1024**3
 
@@ -90,8 +73,8 @@ class AuthConfig:
     )
     admins: Annotated[tuple[str, ...], ListOf(USER_ID)] = ()
     api_keys: Annotated[Keys, ListOf(SecretText(bearer=True))] = ()
-    internal_proxy_secret: Annotated[Keys, OrNone(OneOrMore(SecretText(bearer=True)))] = ()
-    single_use_link_secret: Annotated[Keys, OrNone(OneOrMore(SecretText()))] = ()
+    internal_proxy_secret: Annotated[Keys, OrNone(OneOrMore(SecretText(bearer=True)), nothing=())] = ()
+    single_use_link_secret: Annotated[Keys, OrNone(OneOrMore(SecretText()), nothing=())] = ()
 
     def keys_by_user(self) -> dict[str, Keys]:
         """Every key with its user, the legacy list included: its n-th key, from 0, is ``api-user-<n>``."""
@@ -109,9 +92,9 @@ class LogConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class MetricsConfig:
-    """``metrics``; an empty address is off."""
+    """``metrics``; no address is off."""
 
-    listen_addr: Annotated[str, OrNone(ListenAddress(empty=True))] = "127.0.0.1:9090"
+    listen_addr: Annotated[str | None, OrNone(ListenAddress())] = "127.0.0.1:9090"
 
 
 @dataclass(frozen=True, kw_only=True)

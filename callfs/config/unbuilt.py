@@ -39,6 +39,8 @@ SETTINGS: Mapping[str, str] = {
 }
 """Keys, or what keys begin with, that have no effect without a part that isn't there."""
 
+_LISTENING = ("server.listen_addr", "metrics.listen_addr")
+
 
 def unbuilt_problems(config: Config, sources: Mapping[str, str]) -> list[Problem]:
     """
@@ -54,6 +56,8 @@ def unbuilt_problems(config: Config, sources: Mapping[str, str]) -> list[Problem
         if harmless is None:
             part = next((part for start, part in SETTINGS.items() if key.startswith(start)), "")
             harmless = () if value else (value,)
+        if key in _LISTENING and str(value).startswith("ssl:"):
+            part, harmless = "TLS", ()
         if part and value not in harmless:
             problems.append(
                 Problem(key, f"{part} isn't available in this version of CallFS: remove it", sources[key])

@@ -14,7 +14,7 @@ from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from callfs.backends.interfaces import BlobMissing, IBlobBackend, IBlobReader
-from callfs.engine.judgement import is_alarming
+from callfs.engine.judgement import Verdict, judge
 from callfs.engine.routing import backend_of, is_reachable
 from callfs.engine.settings import microseconds
 from callfs.engine.sweep import SweepMetrics, condemn_and_set_aside, is_old, pages
@@ -241,7 +241,7 @@ class Repair:
         :return: the ids of what was set aside; what has a name by now was left alone.
         :raises TooManyUnnamed: more looks unnamed than crashes leave behind.
         """
-        if is_alarming(judged, len(findings)) and not force:
+        if judge(judged, len(findings)) is Verdict.ALARMING and not force:
             raise TooManyUnnamed(
                 f"{len(findings)} of {judged} blobs have no name: the metadata store may be empty, an old copy, or "
                 "another one. Nothing was changed"

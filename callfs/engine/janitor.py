@@ -102,11 +102,12 @@ class Janitor(Service):
         return self._stopping
 
     def startService(self) -> None:
-        """Begin: garbage at once, the rest at its first turn."""
+        """Begin: garbage, and what has to be put back, at once; the rest at its first turn."""
         Service.startService(self)
         self._stopping = False
         settings = self._settings
         self._begin("garbage", self._empty_queues, settings.garbage_interval_seconds, at_once=True)
+        self._begin("set aside", self._put_back, settings.sweep_interval_seconds, at_once=True)
         self._begin("links", self._purge_links, settings.link_purge_interval_seconds)
         self._begin("staging", self._remove_stale_staged, settings.staging_interval_seconds)
         self._begin("sweep", self._sweep_all, settings.sweep_interval_seconds)
@@ -189,6 +190,10 @@ class Janitor(Service):
         for name, backend in self._backends.items():
             removed = await backend.remove_stale_staged(before_at)
             self._metrics.staged_removed(name, removed)
+
+    async def _put_back(self) -> None:
+        for sweep in self._sweeps:
+            await sweep.put_back_named()
 
     async def _sweep_all(self) -> None:
         for sweep in self._sweeps:

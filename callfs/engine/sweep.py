@@ -10,9 +10,10 @@ CallFS that deletes bytes without having been told to, so it doubts itself at ea
   pass saw is kept in memory: a restart delays a sweep and does nothing else.
 - Between seeing and acting stands a command. ``Condemn`` leaves out what has a name by then, and from then on no
   command can give it one, however late it comes. Only what the command returns is touched.
-- Touching means setting aside; the bytes are there for another week.
-- When much looks unnamed, it is the store that is wrong (empty, another's, an old copy): then the pass does
-  nothing at all, deletes nothing that was set aside before, and says so loudly.
+- Touching means setting aside; the bytes are there for another week, and go back when a store that names them
+  comes into use.
+- When more than 1 % looks unnamed, it is the store that is wrong (empty, another's, an old copy): then the pass
+  does nothing at all, deletes nothing that was set aside before, and, unless few blobs are meant, says so loudly.
 """
 
 from __future__ import annotations
@@ -21,11 +22,11 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Protocol
 
 from twisted.internet.interfaces import IReactorTime
-from twisted.logger import Logger
+from twisted.logger import Logger, LogLevel
 
 from callfs.backends.interfaces import BlobStat, IBlobBackend
 from callfs.deferreds import returns_deferred
-from callfs.engine.judgement import is_alarming
+from callfs.engine.judgement import Verdict, judge
 from callfs.engine.settings import JanitorSettings, microseconds
 from callfs.engine.waves import succeeded
 from callfs.identifiers import blob_created_at, is_blob_id
@@ -129,22 +130,42 @@ class Sweep:
 
         :raises callfs.errors.MetadataUnavailable: the store doesn't answer.
         """
+        await self.put_back_named()
         try:
             found = await self._look()
             condemned = await self._recently_condemned()
         except _Stopped:
             return
         self._metrics.sweep_passed(found.unnamed_count)
-        # What was set aside counts on, so that a wrong store can't take a little with every pass.
-        alarming = is_alarming(found.judged + condemned, found.unnamed_count + condemned)
-        self._metrics.sweep_alarm(alarming)
-        if alarming:
+        verdict = judge(found.judged, found.unnamed_count)
+        self._metrics.sweep_alarm(verdict is Verdict.ALARMING)
+        if verdict is not Verdict.SOUND:
             self._seen = {}
-            self._raise_alarm(found)
+            self._hold_back(verdict, found)
             return
         self._seen = found.unnamed
-        await self._condemn(self._ripe(found))
+        # What was set aside counts on, so that a wrong store can't take a little with every pass.
+        if judge(found.judged + condemned, found.unnamed_count + condemned) is Verdict.SOUND:
+            await self._condemn(self._ripe(found))
         await self._purge()
+
+    async def put_back_named(self) -> None:
+        """
+        Put back what was set aside and has a name: another, newer copy of the store has come into use since.
+
+        Comes before anything is purged, also when the store is doubted: keeping bytes is never wrong.
+
+        :raises callfs.errors.MetadataUnavailable: the store doesn't answer.
+        """
+        after = ""
+        while page := await self._backend.list_set_aside(after, PAGE):
+            after = page[-1].id
+            named = sorted(await self._metadata.named_blobs([blob.id for blob in page]))
+            for blob_id in named:
+                await self._backend.put_back(blob_id)
+            if named:
+                self._metrics.sweep_blobs("put_back", len(named))
+                _log.warn("{count} blobs have a name again and were put back", event="put_back", count=len(named))
 
     async def _look(self) -> _Pass:
         before_at = self._now() - microseconds(self._settings.sweep_grace_seconds)
@@ -167,12 +188,16 @@ class Sweep:
             after = page[-1]
         return count
 
-    def _raise_alarm(self, found: _Pass) -> None:
-        self._metrics.error("janitor", "sweep_alarm")
-        _log.critical(
+    def _hold_back(self, verdict: Verdict, found: _Pass) -> None:
+        """Say why nothing is done."""
+        if verdict is Verdict.ALARMING:
+            self._metrics.error("janitor", "sweep_alarm")
+        _log.emit(
+            LogLevel.critical if verdict is Verdict.ALARMING else LogLevel.warn,
             "{unnamed} of {judged} blobs have no name in the metadata store: the sweep touches nothing. "
             "Is the store empty, an old copy, or another one? 'callfs fsck' shows what is there",
-            event="sweep_alarm",
+            event="sweep_held_back",
+            verdict=verdict.value,
             unnamed=found.unnamed_count,
             judged=found.judged,
         )

@@ -16,8 +16,8 @@ S3_KIND = "s3"
 INODE_COLUMNS = """
     i.id, i.path, i.parent_id, i.type, i.mode, i.owner, i.mtime, i.ctime, i.created_at, i.generation,
     i.content_type, i.content_id, b.blob_id, b.size, b.sha256, b.kind, b.instance_id,
-    (SELECT json_group_array(json_array(r.blob_id, r.kind, r.instance_id))
-     FROM (SELECT blob_id, kind, instance_id FROM blobs WHERE inode_id = b.inode_id AND role > 0 ORDER BY role) r)
+    (SELECT json_group_array(json_array(r.role, r.blob_id, r.kind, r.instance_id))
+     FROM blobs r WHERE r.inode_id = b.inode_id AND r.role > 0)
 """
 """What :func:`inode_from_row` takes, of ``inodes i`` left-joined with its first copy in ``blobs b``."""
 
@@ -69,7 +69,7 @@ def _blob(row: Sequence[Any]) -> BlobRef:
     if copies != "[]":
         replicas = tuple(
             BlobRef(blob_id, size, sha256, placement(kind, instance_id))
-            for blob_id, kind, instance_id in json.loads(copies)
+            for _, blob_id, kind, instance_id in sorted(json.loads(copies))
         )
     return BlobRef(row[12], size, sha256, placement(row[15], row[16]), replicas)
 

@@ -45,6 +45,15 @@ def is_environmental(error: sqlite3.Error) -> bool:
     return primary_code(error) in _FAILED
 
 
+def stopped_short(error: sqlite3.Error) -> bool:
+    """
+    Whether a COMMIT failed while it wrote to the log: the frame that says "committed" is the last one, so it isn't
+    there. Only after a later failure, of the fsync above all, can it be.
+    """
+    code: int = getattr(error, "sqlite_errorcode", -1)
+    return primary_code(error) == sqlite3.SQLITE_FULL or code == sqlite3.SQLITE_IOERR_WRITE
+
+
 def translated(error: sqlite3.Error) -> CallFSError:
     """
     The error for the caller, when it is certain that nothing was changed.

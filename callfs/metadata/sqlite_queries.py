@@ -46,6 +46,7 @@ BLOBS = """SELECT b.blob_id, b.size, b.sha256, b.kind, b.instance_id, i.path
 INSTANCES = "SELECT id, root_id, api_endpoint, last_seen_at FROM instances ORDER BY id"
 
 _FIRST_STEP = 64
+_STEP_AFTER_LEAP = 8
 
 
 def chain_query(length: int) -> str:
@@ -105,22 +106,20 @@ def _walk_to_depth(
     taken from the directory itself: names with a character below ``/`` sort between it and what is in it.
     """
     found: list[Inode] = []
-    step = min(limit, _FIRST_STEP)
+    step = _FIRST_STEP
     while len(found) < limit:
-        rows = connection.execute(SUBTREE, (start, end, step)).fetchall()
-        leapt = False
-        for row in rows:
-            path = row[1]
-            if paths.depth(path) > deepest:
-                start, leapt = paths.subtree_end(_ancestor(path, deepest)), True
-                break
-            start = _just_after(path)
-            found.append(inode_from_row(row))
-            if len(found) == limit:
-                break
-        if not leapt and len(rows) < step:
+        asked = min(step, limit - len(found))
+        rows = connection.execute(SUBTREE, (start, end, asked)).fetchall()
+        shown = next((n for n, row in enumerate(rows) if paths.depth(row[1]) > deepest), len(rows))
+        found += map(inode_from_row, rows[:shown])
+        if shown < len(rows):
+            start = paths.subtree_end(_ancestor(rows[shown][1], deepest))
+            step = _STEP_AFTER_LEAP
+        elif len(rows) < asked:
             break
-        step = min(limit, 2 * step) if not leapt else max(2, min(limit, _FIRST_STEP) // 8)
+        else:
+            start = _just_after(rows[-1][1])
+            step *= 2
     return found
 
 

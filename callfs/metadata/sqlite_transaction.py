@@ -51,7 +51,14 @@ _ADD_BLOB = """INSERT INTO blobs (inode_id, role, blob_id, kind, instance_id, si
 _BURY = """INSERT INTO garbage (blob_id, kind, instance_id, size, sha256, not_before_at)
     SELECT blob_id, kind, instance_id, size, sha256, CASE kind WHEN ? THEN ? ELSE ? END
     FROM blobs WHERE inode_id IN ({inodes}) ORDER BY blob_id"""
-_MOVE_TREE = "UPDATE inodes SET path = ? || substr(path, ?), depth = depth + ? WHERE path > ? AND path < ?"
+MOVE_TREE = "UPDATE inodes SET path = ? || substr(path, ?), depth = depth + ? WHERE path > ? AND path < ?"
+
+TREE = "SELECT count(*), count(*) FILTER (WHERE owner <> ?) FROM inodes WHERE path > ? AND path < ?"
+LONGEST_PATH = "SELECT coalesce(max(length(CAST(path AS BLOB))), 0) FROM inodes WHERE path > ? AND path < ?"
+ANY_CHILD = "SELECT 1 FROM inodes WHERE parent_id = ? AND name > '' LIMIT 1"
+PURGE_LINKS = """DELETE FROM links WHERE token_hash IN (
+    SELECT token_hash FROM links WHERE expires_at < ?
+    UNION ALL SELECT token_hash FROM links WHERE used_at < ? AND expires_at >= ? LIMIT ?)"""
 
 
 class SqliteFacts:
@@ -66,26 +73,18 @@ class SqliteFacts:
 
     def has_children(self, directory_id: str) -> bool:
         """Whether anything is in the directory."""
-        rows = self._connection.execute(
-            "SELECT 1 FROM inodes WHERE parent_id = ? AND name > '' LIMIT 1", (directory_id,)
-        ).fetchall()
-        return bool(rows)
+        return bool(self._connection.execute(ANY_CHILD, (directory_id,)).fetchall())
 
     def tree(self, directory: str, user: str) -> TreeFacts:
         """What lies below ``directory``."""
         bounds = (paths.subtree_start(directory), paths.subtree_end(directory))
-        rows = self._connection.execute(
-            "SELECT count(*), count(*) FILTER (WHERE owner <> ?) FROM inodes WHERE path > ? AND path < ?",
-            (user, *bounds),
-        ).fetchall()
+        rows = self._connection.execute(TREE, (user, *bounds)).fetchall()
         return TreeFacts(*rows[0])
 
     def longest_path_bytes(self, directory: str) -> int:
         """The length of the longest path below ``directory``."""
         bounds = (paths.subtree_start(directory), paths.subtree_end(directory))
-        rows = self._connection.execute(
-            "SELECT coalesce(max(length(CAST(path AS BLOB))), 0) FROM inodes WHERE path > ? AND path < ?", bounds
-        ).fetchall()
+        rows = self._connection.execute(LONGEST_PATH, bounds).fetchall()
         return int(rows[0][0])
 
     def any_condemned(self, blob_ids: Sequence[str]) -> bool:
@@ -177,7 +176,7 @@ def _move_tree(connection: sqlite3.Connection, effect: MoveTree) -> None:
     """``substr`` counts characters from 1, as ``len`` counts code points, so both cut at the same place."""
     growth = paths.depth(effect.destination) - paths.depth(effect.source)
     bounds = (paths.subtree_start(effect.source), paths.subtree_end(effect.source))
-    connection.execute(_MOVE_TREE, (effect.destination, len(effect.source) + 1, growth, *bounds))
+    connection.execute(MOVE_TREE, (effect.destination, len(effect.source) + 1, growth, *bounds))
 
 
 def _add_link(connection: sqlite3.Connection, effect: AddLink) -> None:
@@ -203,10 +202,8 @@ def _put_instance(connection: sqlite3.Connection, effect: PutInstance) -> None:
 
 def _purge_links(connection: sqlite3.Connection, command: PurgeLinks) -> Purged:
     cursor = connection.execute(
-        """DELETE FROM links WHERE token_hash IN (
-            SELECT token_hash FROM links WHERE expires_at < ?
-            UNION SELECT token_hash FROM links WHERE used_at < ? LIMIT ?)""",
-        (command.expired_before_at, command.used_before_at, command.limit),
+        PURGE_LINKS,
+        (command.expired_before_at, command.used_before_at, command.expired_before_at, command.limit),
     )
     return Purged(cursor.rowcount)
 

@@ -26,7 +26,7 @@ from twisted.python.failure import Failure
 
 from callfs.errors import CallFSError, InternalError, MetadataUnavailable, OutcomeUnknown
 from callfs.metadata.commands import Command
-from callfs.metadata.sqlite_errors import is_contended, is_damaged, is_environmental, translated
+from callfs.metadata.sqlite_errors import is_contended, is_damaged, is_environmental, stopped_short, translated
 from callfs.metadata.sqlite_transaction import apply_command
 
 MAX_BATCH = 512
@@ -225,7 +225,7 @@ class CommandWriter:
             self._connection.execute("COMMIT")
         except sqlite3.Error as error:
             self._roll_back()
-            if self._settled():
+            if self._settled() or stopped_short(error):
                 self._fail(batch, translated(error), error)
             else:
                 self._fail(batch, OutcomeUnknown("the metadata store failed while it stored this change"), error)

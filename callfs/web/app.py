@@ -20,6 +20,8 @@ from callfs.paths import ROOT, from_url
 from callfs.web.messages import Request, Response
 from callfs.web.routes import PATH, Access, RouteEntry, entries_of, route_table
 
+_NO_METHOD = "-"
+
 
 class _Mounted:
     """One resource: its Klein app, bound to it, and its routes by endpoint."""
@@ -107,18 +109,17 @@ class Application:
         :raises callfs.errors.MethodNotAllowed: none of the path's routes has this method.
         """
         allowed: set[str] = set()
+        # Werkzeug would take "get" for GET.
+        wanted = method if method == method.upper() else _NO_METHOD
         for mounted in self._by_start.get(_start(raw_path), ()):
             try:
-                name, raw = mounted.adapter.match(raw_path, method=method)
+                name, raw = mounted.adapter.match(raw_path, method=wanted)
             except WerkzeugNotFound:
                 continue
             except WerkzeugMethodNotAllowed as error:
                 allowed.update(error.valid_methods or ())
                 continue
-            entry = mounted.entries[name]
-            if method in entry.methods:
-                return Match(entry, mounted.klein, raw)
-            allowed.update(entry.methods)
+            return Match(mounted.entries[name], mounted.klein, raw)
         if allowed:
             raise MethodNotAllowed(f"this URL doesn't know {_shown(method)}", tuple(sorted(allowed)))
         raise NotFound("there is nothing at this URL; the paths of files begin with /v1/files/")

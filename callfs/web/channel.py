@@ -215,7 +215,8 @@ class Channel(WritingHalf):
             wanted = len(self._input) < _KEPT_BYTES
         else:
             wanted = self._state is State.LINGER
-        if wanted != self._reading and not self._client_finished and self._state is not State.CLOSED:
+        leave_alone = self._client_finished or self._state in (State.CLOSED, State.UPGRADED)
+        if wanted != self._reading and not leave_alone:
             self._reading = wanted
             if wanted:
                 self.transport.resumeProducing()

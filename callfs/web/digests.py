@@ -22,7 +22,9 @@ _BARE_ITEM = (
     r""":[A-Za-z0-9+/=]*:|"(?:[ !#-\[\]-~]|\\["\\])*"|\?[01]|-?\d+(?:\.\d+)?|[A-Za-z*][!#$%&'*+.^_`|~:/\w-]*"""
 )
 _PARAMETERS = rf"(?:;[ ]*[a-z*][a-z0-9_.*-]*(?:=(?:{_BARE_ITEM}))?)*"
-_INNER_LIST = rf"\([ ]*(?:(?:{_BARE_ITEM}){_PARAMETERS}[ ]*)*\)"
+_ITEM = rf"(?:{_BARE_ITEM}){_PARAMETERS}"
+# The blanks between the items are needed, in the format and so that no header makes the match take long.
+_INNER_LIST = rf"\([ ]*(?:{_ITEM}(?:[ ]+{_ITEM})*[ ]*)?\){_PARAMETERS}"
 _MEMBER = re.compile(rf"([a-z*][a-z0-9_.*-]*)(?:=({_BARE_ITEM}|{_INNER_LIST}))?{_PARAMETERS}", re.ASCII)
 _COMMA = re.compile(r"[ \t]*,[ \t]*")
 

@@ -4,9 +4,9 @@ One request from its head to its access event, whatever carries it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from types import MappingProxyType
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
 from urllib.parse import unquote_to_bytes
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -81,13 +81,15 @@ class Exchange:
         self._status = 0
         self._gone = False
         self._cut_short = False
-        self._current: Deferred[Any] | None = None
+        self._running: Deferred[None] | None = None
+        self._cancellable = False
         self._upgraded: Upgraded | None = None
 
     def start(self) -> None:
         """Begin; the headers are there, the body may still be on its way."""
         self._context.metrics.request_started()
-        Deferred.fromCoroutine(self._run()).addErrback(self._lost_track)
+        self._running = Deferred.fromCoroutine(self._run())
+        self._running.addErrback(self._lost_track)
 
     def connection_lost(self) -> None:
         """The client went away."""
@@ -102,8 +104,8 @@ class Exchange:
     def _tell_route(self, message: str) -> None:
         """A route that waits for the body is told by the body; another is cancelled."""
         told = self.body.fail(BadRequest(message))
-        if self._current is not None and not told:
-            self._current.cancel()
+        if self._cancellable and self._running is not None and not told:
+            self._running.cancel()
 
     async def _run(self) -> None:
         response = await self._respond()
@@ -167,7 +169,7 @@ class Exchange:
         principal = self._authenticate(upgrade.authorization(self._head.headers), Access.USER)
         path, directory_expected = from_url(self._head.path[len(_UPGRADE_PREFIX) :].encode("latin-1"))
         request = self._request(principal, path, directory_expected, {})
-        upgraded = await self._waiting_for(Deferred.fromCoroutine(upgrade.upgrade(request)))
+        upgraded = await self._waiting_for(upgrade.upgrade(request))
         if self._gone:
             raise CancelledError
         self._upgraded = upgraded
@@ -196,13 +198,13 @@ class Exchange:
     def _client_address(self) -> str:
         return self._context.settings.trusted_proxies.client_address(self._carrier.peer_host, self._head.headers)
 
-    async def _waiting_for(self, deferred: Deferred[T]) -> T:
+    async def _waiting_for(self, work: Awaitable[T]) -> T:
         """Wait for what a client that goes away cancels."""
-        self._current = deferred
+        self._cancellable = True
         try:
-            return await deferred
+            return await work
         finally:
-            self._current = None
+            self._cancellable = False
 
     async def _deliver(self, response: Response) -> bool:
         """Send the response; whether all of it reached the transport."""
@@ -211,7 +213,7 @@ class Exchange:
                 return False
             head = head_of(response, self.request_id, self._head.method)
             if not send_at_once(self._carrier, head):
-                await self._waiting_for(Deferred.fromCoroutine(send(self._carrier, head)))
+                await self._waiting_for(send(self._carrier, head))
             return not self._gone
         except (CancelledError, ClientGone):
             self._carrier.cut()

@@ -113,7 +113,7 @@ class FileResource:
             preconditions=conditions,
         )
         moved = await self._filesystem.move(request.principal, wanted)
-        return json_response({"path": moved.path}, headers={} if moved.is_directory else validators(moved))
+        return json_response(request, {"path": moved.path}, headers={} if moved.is_directory else validators(moved))
 
     @route(router, PATTERN, methods=("DELETE",))
     async def delete(self, request: Request) -> Response:

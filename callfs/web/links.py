@@ -94,6 +94,7 @@ class LinkResource:
         self._metrics.link_generated()
         expires = rfc3339(link.expires_at)
         return json_response(
+            request,
             {
                 "url": f"{self._base}/download/{link.token}",
                 "token": link.token,

@@ -16,7 +16,7 @@ from callfs.web.messages import BlobBody, Response
 
 PIECE_BYTES = 256 * 1024
 SMALL_BODY_BYTES = 64 * 1024
-"""A blob up to this goes out in one write with the headers."""
+"""A body up to this goes out in one write with the headers."""
 
 _WITHOUT_BODY = frozenset((204, 304))
 
@@ -85,10 +85,10 @@ def head_of(response: Response, request_id: str, method: str) -> ResponseHead:
 
 def send_at_once(stream: ResponseStream, head: ResponseHead) -> bool:
     """Send a response that needs no waiting; whether it was one."""
-    body = head.response.body
-    if head.has_body and not isinstance(body, bytes):
+    body = head.response.body if head.has_body else b""
+    if not isinstance(body, bytes) or len(body) > SMALL_BODY_BYTES:
         return False
-    stream.begin(head, body if head.has_body and isinstance(body, bytes) else b"")
+    stream.begin(head, body)
     stream.end()
     return True
 
@@ -102,7 +102,10 @@ async def send(stream: ResponseStream, head: ResponseHead) -> None:
     body = head.response.body
     if isinstance(body, BlobBody):
         await _send_blob(stream, head, body)
-    elif not isinstance(body, bytes):
+    elif isinstance(body, bytes):
+        stream.begin(head, body)
+        await _room(stream)
+    else:
         await _send_iterator(stream, head, body)
     stream.end()
 

@@ -84,9 +84,9 @@ def _destination(change: Change, source: Inode) -> str:
         return paths.join(paths.parent(source.path), paths.valid_name(change.name))
     if change.destination is UNSET:
         return source.path
+    destination = paths.canonical(change.destination)
     if not change.destination.startswith("/"):
         raise BadRequest("destination must be an absolute path, beginning with a slash")
-    destination = paths.canonical(change.destination)
     if destination == paths.ROOT:
         raise BadRequest("the root can't be the destination of a move")
     if paths.says_directory(change.destination) and not source.is_directory:

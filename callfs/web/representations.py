@@ -21,9 +21,9 @@ NDJSON = "application/x-ndjson"
 MAX_CONTENT_TYPE_CHARACTERS = 255
 
 _NAME = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
-_MEDIA_TYPE = re.compile(
-    rf'{_NAME}/{_NAME}(?:[ \t]*;[ \t]*(?:{_NAME}=(?:{_NAME}|"(?:[\t !#-\[\]-~]|\\[\t -~])*"))?)*', re.ASCII
-)
+_QUOTED = r'"(?:[\t !#-\[\]-~]|\\[\t -~])*"'
+# Each blank can be matched in one way only, so that no header makes the match take long.
+_MEDIA_TYPE = re.compile(rf"{_NAME}/{_NAME}(?:[ \t]*;(?:[ \t]*{_NAME}=(?:{_NAME}|{_QUOTED}))?)*[ \t]*", re.ASCII)
 _ATTR_CHARS = "!#$&+-.^_`|~"  # besides letters and digits what RFC 8187 leaves as it is
 _PATH_CHARS = "/-._~!$&'()*+,;=:@"  # what RFC 3986 allows in a path
 

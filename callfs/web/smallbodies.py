@@ -27,8 +27,20 @@ async def refuse_body(request: Request, reason: str) -> None:
             raise BadRequest(reason) from None
 
 
-def json_response(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
-    """A JSON answer."""
+def small_response(
+    request: Request, body: bytes, content_type: str, status: int = 200, headers: Mapping[str, str] | None = None
+) -> Response:
+    """A short answer to GET; to HEAD the same without the body."""
     return Response(
-        status=status, headers={"Content-Type": JSON} | dict(headers or {}), body=msgspec.json.encode(value)
+        status=status,
+        headers={"Content-Type": content_type} | dict(headers or {}),
+        body=b"" if request.method == "HEAD" else body,
+        content_length=len(body),
     )
+
+
+def json_response(
+    request: Request, value: Any, status: int = 200, headers: Mapping[str, str] | None = None
+) -> Response:
+    """A short answer in JSON."""
+    return small_response(request, msgspec.json.encode(value), JSON, status, headers)

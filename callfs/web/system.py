@@ -12,13 +12,14 @@ from twisted.internet.defer import Deferred
 from callfs.web.messages import Request, Response
 from callfs.web.openapi import RouteRow, document
 from callfs.web.representations import JSON
-from callfs.web.routes import Access, entries_of, route
-from callfs.web.smallbodies import json_response
+from callfs.web.routes import Access, RouteEntry, entries_of, route
+from callfs.web.smallbodies import json_response, small_response
 
 Readiness = Callable[[], Deferred[Mapping[str, Mapping[str, Any]]]]
 Render = Callable[[], tuple[str, bytes]]
 
 _UNCACHED = {"Cache-Control": "no-store"}
+_UPGRADE = RouteEntry("/v1/files/ws/{path}", ("GET",), Access.USER, "websocket", "")
 
 
 class HealthResource:
@@ -36,7 +37,7 @@ class HealthResource:
     @route(router, "/health", methods=("GET", "HEAD"), access=Access.PUBLIC)
     async def alive(self, request: Request) -> Response:
         """The process answers."""
-        return json_response({"status": "ok"}, headers=_UNCACHED)
+        return json_response(request, {"status": "ok"}, headers=_UNCACHED)
 
     @route(router, "/health/ready", methods=("GET", "HEAD"), access=Access.PUBLIC)
     async def ready(self, request: Request) -> Response:
@@ -44,7 +45,7 @@ class HealthResource:
         parts = await self._readiness()
         is_ready = all(part.get("ok") is True for part in parts.values())
         body = {"status": "ready" if is_ready else "unavailable", "parts": parts}
-        return json_response(body, 200 if is_ready else 503, _UNCACHED)
+        return json_response(request, body, 200 if is_ready else 503, _UNCACHED)
 
 
 class MetricsResource:
@@ -62,7 +63,7 @@ class MetricsResource:
     @route(router, "/metrics", methods=("GET", "HEAD"))
     async def metrics(self, request: Request) -> Response:
         """All series in Prometheus' text format."""
-        return _exposition(self._render)
+        return _exposition(request, self._render)
 
 
 class OpenMetricsResource:
@@ -80,29 +81,30 @@ class OpenMetricsResource:
     @route(router, "/metrics", methods=("GET", "HEAD"), access=Access.PUBLIC)
     async def metrics(self, request: Request) -> Response:
         """All series in Prometheus' text format."""
-        return _exposition(self._render)
+        return _exposition(request, self._render)
 
 
 class DescriptionResource:
     """
     The OpenAPI description of the API.
 
-    :param table: the rows of all other resources; this one adds its own.
+    :param table: the rows of all other resources; this one adds its own, and that of WebSocket transfers, which
+        aren't among the routes because an upgrade leaves HTTP.
     :param external_url: base URL of the API.
     """
 
     router = Klein()
 
     def __init__(self, table: Sequence[RouteRow], external_url: str) -> None:
-        rows = [*table, *entries_of(self).values()]
+        rows = [*table, *entries_of(self).values(), _UPGRADE]
         self._body = msgspec.json.encode(document(rows, external_url))
 
     @route(router, "/v1/openapi.json", methods=("GET", "HEAD"))
     async def describe(self, request: Request) -> Response:
         """The OpenAPI 3.1 description of the API."""
-        return Response(headers={"Content-Type": JSON}, body=self._body)
+        return small_response(request, self._body, JSON)
 
 
-def _exposition(render: Render) -> Response:
+def _exposition(request: Request, render: Render) -> Response:
     content_type, text = render()
-    return Response(headers={"Content-Type": content_type} | _UNCACHED, body=text)
+    return small_response(request, text, content_type, headers=_UNCACHED)

@@ -36,9 +36,12 @@ class IdleTimer:
         self._limit = 0.0
         self._call: IDelayedCall | None = None
         self._due = 0.0
+        self._closed = False
 
     def start(self, limit_seconds: float) -> None:
-        """Run from now on, for ``limit_seconds`` unless stopped or started anew before."""
+        """Run from now on, for ``limit_seconds`` unless stopped or started anew before; not once it is closed."""
+        if self._closed:
+            return
         self._running = True
         self._limit = limit_seconds
         self._since = self._clock.seconds()
@@ -57,6 +60,7 @@ class IdleTimer:
     def close(self) -> None:
         """Stand still for good, and leave nothing with the clock."""
         self._running = False
+        self._closed = True
         if self._call is not None:
             self._call.cancel()
             self._call = None

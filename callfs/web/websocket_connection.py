@@ -28,14 +28,17 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
-from callfs.web.websocket_outflow import Outflow
 from callfs.web.progress import acknowledged
 from callfs.web.sendfile import plain_tcp_socket
 from callfs.web.timers import IdleTimer
 from callfs.web.websocket_codes import NORMAL, TOO_BIG, fitting
 from callfs.web.websocket_handshake import VERSION, Opening
+from callfs.web.websocket_outflow import Outflow
 
 MAX_MESSAGE_BYTES = 1024 * 1024
+
+_READ_BYTES = 16 * 1024
+"""Read at once: of the shortest messages that is 2,300, which take some 60 ms to parse."""
 
 _HEAD_END = b"\r\n\r\n"
 _CUSTOM_CODES = range(3000, 5000)
@@ -102,6 +105,9 @@ class TransferConnection(WebSocketServerProtocol):
         super().__init__()
         self.bytes_received = 0
         self.bytes_sent = 0
+        self.opened: Deferred[None] = Deferred()
+        """Fires when the handshake is done, just before the transfer starts."""
+
         self.ended: Deferred[None] = Deferred()
         """Fires when the connection is gone."""
 
@@ -113,6 +119,7 @@ class TransferConnection(WebSocketServerProtocol):
         self._message_bytes = 0
         self._close_held = False
         self._dropping = False
+        self._expecting = False
         self._pong: bytes | None = None
         self._socket: socket.socket | None = None
         self._outflow = Outflow(self._filled, self._emptied)
@@ -124,6 +131,8 @@ class TransferConnection(WebSocketServerProtocol):
     def connectionMade(self) -> None:
         """For Twisted."""
         self._socket = plain_tcp_socket(self.transport)
+        if self._socket is not None:
+            self.transport.bufferSize = _READ_BYTES
         super().connectionMade()
         self.transport.registerProducer(self._outflow, True)
 
@@ -158,6 +167,7 @@ class TransferConnection(WebSocketServerProtocol):
 
     def onOpen(self) -> None:
         """For Autobahn."""
+        self.opened.callback(None)
         self._transfer.start(self)
 
     # What arrives.
@@ -246,10 +256,16 @@ class TransferConnection(WebSocketServerProtocol):
 
     def wait_for_client(self, waiting: bool) -> None:
         """Whether the client is the one waited for: the read timeout runs just then."""
-        if waiting and self.is_live and not self._close_held:
+        self._expecting = waiting and self.is_live and not self._close_held
+        if self._expecting:
             self._input_timer.start(self._limits.read_timeout_seconds)
         else:
             self._input_timer.stop()
+
+    @property
+    def waits_for_client(self) -> bool:
+        """Whether the client is the one waited for, to send or to take something."""
+        return self._expecting or self._outflow.is_full
 
     def pause_reading(self) -> None:
         """Enough for now."""
@@ -332,6 +348,10 @@ class TransferConnection(WebSocketServerProtocol):
 
     def _acknowledged(self) -> int | None:
         return None if self._socket is None else acknowledged(self._socket)
+
+    def traffic(self) -> tuple[int, int]:
+        """Bytes of messages received and sent."""
+        return self.bytes_received, self.bytes_sent
 
     def progress(self) -> tuple[int, int, int | None]:
         """What changes as the transfer moves."""

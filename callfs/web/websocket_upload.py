@@ -63,7 +63,7 @@ class UploadTransfer:
         Deferred.fromCoroutine(self._store(connection)).addErrback(self._lost_track).chainDeferred(self.done)
 
     def received(self, data: bytes) -> None:
-        """See :class:`callfs.web.websocket_connection.Transfer`; what follows the last byte announced is ignored."""
+        """See :class:`callfs.web.websocket_connection.Transfer`; what follows the last byte is ignored."""
         if self._body.complete or self._refused:
             return
         size = self._target.size

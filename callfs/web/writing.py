@@ -224,8 +224,8 @@ class WritingHalf(Protocol):
     def close_when_sent(self) -> None:
         """End the connection when the client took all, or took nothing for too long."""
         self.leave_transport()
-        self.transport.loseConnection()
         self._write_timer.start(self._context.settings.write_timeout_seconds)
+        self.transport.loseConnection()
 
 
 @implementer(IPullProducer)

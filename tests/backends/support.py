@@ -47,12 +47,13 @@ def make_local(
     min_free_bytes: int = 0,
     reached: Callable[[str], None] = ignore,
     linux_calls: bool = True,
+    threads: int = 8,
 ) -> LocalBackend:
     """A backend below ``root`` (a new folder of the test's if none is given), closed at the end of the test."""
     backend = LocalBackend(
         root or new_folder(case),
         reactor=reactor,  # type: ignore[arg-type]
-        pool=start_pool(case),
+        pool=start_pool(case, threads),
         now=now or Instant(),
         min_free_bytes=min_free_bytes,
         reached=reached,

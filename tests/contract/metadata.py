@@ -3,9 +3,9 @@ The contract suite for ``IMetadataStore``: what every provider does the same.
 
 A provider's own test module binds it::
 
-    class MyStoreTests(MetadataContract, TestCase):
-        async def open_store(self) -> IMetadataStore: ...
-        async def open_other(self) -> IMetadataStore: ...
+    class MyStoreTests(MyBinding, MetadataContract, TestCase): ...
+
+where ``MyBinding`` has ``open_store`` and ``open_other`` of :class:`tests.contract.metadata_base.StoreTests`.
 """
 
 from __future__ import annotations

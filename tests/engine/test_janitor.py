@@ -5,8 +5,8 @@ from __future__ import annotations
 from callfs.engine.garbage import BATCH, LAST_RETRY_SECONDS
 from callfs.engine.janitor import KICK_SECONDS, Janitor
 from callfs.engine.settings import JanitorSettings
-from callfs.errors import LinkExpired, LinkNotFound, LinkUsed, MetadataUnavailable
-from tests.support.engine import ALICE, DAY_SECONDS, NODE, EngineCase, read_all, settled, started
+from callfs.errors import LinkExpired, LinkNotFound, LinkUsed, MetadataUnavailable, OutcomeUnknown
+from tests.support.engine import ALICE, DAY_SECONDS, NODE, EngineCase, read_all, settled, started, turns
 
 
 class JanitorCase(EngineCase):
@@ -43,8 +43,7 @@ class JanitorCase(EngineCase):
     async def has_blobs(self, count: int) -> None:
         """Wait until so many blobs are there and the queue is no longer than they."""
         while len(await self.blob_ids()) != count or await self.queued() > count:
-            await settled(lambda: True)
-            await self.store.check()
+            await turns(1)
 
 
 class TestGarbage(JanitorCase):
@@ -85,7 +84,7 @@ class TestGarbage(JanitorCase):
             self.advance(1)
             self.janitor.kick()
             self.advance(KICK_SECONDS)
-            await self.store.check()
+            await turns()
             assert self.backend.steps.passed["delete"] == tries
             self.advance(LAST_RETRY_SECONDS)
         await self.has_blobs(0)
@@ -106,7 +105,7 @@ class TestGarbage(JanitorCase):
         self.flushLoggedErrors(OSError)
 
     async def test_row_that_cannot_be_dropped(self) -> None:
-        """A crash or fault between deletion and row: the blob is deleted again, which is no error, and the row goes."""
+        """A fault between deletion and row: the blob is deleted again, which is no error, and the row goes."""
         await self.replaced(2)
         self.store.steps.fail("DropGarbage", MetadataUnavailable("down"))
         self.janitor.startService()
@@ -146,7 +145,7 @@ class TestGarbage(JanitorCase):
         )
         self.janitor.startService()
         self.advance(120)
-        await self.store.check()
+        await turns()
         assert self.backend.steps.passed["delete"] == 0
         assert await self.queued() == 1
 
@@ -223,6 +222,30 @@ class TestLinks(JanitorCase):
         await settled(lambda: self.metrics.of["links_purged",] == 1)
 
 
+class TestSetAside(JanitorCase):
+    async def test_put_back_at_start(self) -> None:
+        """What is set aside though the store names it is readable again right after the start."""
+        blob = (await self.put("/f", b"content")).inode.blob
+        await self.backend.inner.set_aside(blob.id)
+        self.janitor.startService()
+        await settled(lambda: self.metrics.of["sweep", "put_back"] == 1)
+        assert await self.content("/f") == b"content"
+
+    async def test_swept_in_turns(self) -> None:
+        """Leftovers go by the clock alone: six-hourly passes, of which the second sets aside."""
+        for number in range(200):
+            await self.put(f"/kept/{number}")
+        self.store.steps.fail("CreateFile", OutcomeUnknown("crash"))
+        await self.refused(OutcomeUnknown, self.create("/abandoned"))
+        self.janitor.startService()
+        for turn in (1, 2):
+            assert len(await self.blob_ids()) == 201
+            self.advance(6 * 3600)
+            await settled(lambda turn=turn: self.metrics.of["sweep_passes",] == turn)
+        await settled(lambda: self.metrics.of["sweep", "set_aside"] == 1)
+        await self.nothing_left()
+
+
 class TestStaging(JanitorCase):
     async def test_hourly(self) -> None:
         """Abandoned stages are looked for every hour, also after a failure."""
@@ -231,7 +254,7 @@ class TestStaging(JanitorCase):
         for turn in (1, 2):
             self.advance(3600)
             await settled(lambda turn=turn: self.backend.steps.passed["remove_stale_staged"] == turn)
-            await self.store.check()
+            await turns()
         self.flushLoggedErrors(OSError)
         assert self.metrics.of["error", "janitor", "OSError"] == 1
 

@@ -25,7 +25,7 @@ from callfs.errors import (
 )
 from callfs.metadata.commands import AttributeChanges
 from callfs.model import Preconditions
-from tests.support.engine import ADMIN, ALICE, BOB, EngineCase, settled, started
+from tests.support.engine import ADMIN, ALICE, BOB, EngineCase, settled, started, turns
 
 
 class TestCopy(EngineCase):
@@ -248,7 +248,7 @@ class TestChangesOfNames(EngineCase):
         leases = await self.locks.inner.acquire(("/d/f", "/d/new", "/d/moved"), 0)
         for change in self.changes().values():
             attempt = started(change())
-            await settled(lambda: True)
+            await turns(1)
             self.advance(10.1)
             await self.refused(ResourceLocked, attempt)
         for lease in leases:

@@ -11,7 +11,6 @@ from typing import Any
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.python.threadpool import ThreadPool
-from twisted.trial.unittest import TestCase
 
 from callfs.metadata.interfaces import IMetadataStore
 from callfs.metadata.sqlite import SqliteStore
@@ -20,20 +19,18 @@ from tests.support.commands import Commands
 TMPFS = Path("/dev/shm")
 
 
-class SqliteBinding(TestCase):
+class SqliteBinding:
     """
-    Stores in folders that go away with the test.
+    To be mixed, first, with trial's ``TestCase``: stores in folders that go away with the test.
 
     :cvar base_folder: where the folders are made; the system's temporary folder when ``None``.
     """
 
     base_folder: Path | None = None
     timeout = 100
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._pool: ThreadPool | None = None
-        self.database: Path | None = None
+    database: Path | None = None
+    _pool: ThreadPool | None = None
+    addCleanup: Callable[..., None]
 
     def pool(self) -> ThreadPool:
         """Threads that end after everything else of the test."""

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from twisted.trial.unittest import TestCase
+
 from tests.contract.metadata import MetadataContract
 from tests.metadata.sqlite_binding import TMPFS, SqliteBinding
 
 
-class SqliteOnDiskTests(MetadataContract, SqliteBinding):
+class SqliteOnDiskTests(SqliteBinding, MetadataContract, TestCase):
     """A database file."""
 
     machine_examples = 10
 
 
-class SqliteOnTmpfsTests(MetadataContract, SqliteBinding):
+class SqliteOnTmpfsTests(SqliteBinding, MetadataContract, TestCase):
     """The same on tmpfs."""
 
     base_folder = TMPFS

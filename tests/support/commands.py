@@ -114,9 +114,10 @@ class Commands:
         }
         return Move(**(values | fields))
 
-    def change(self, path: str, user: str = "alice", **attributes: Any) -> Move:
+    def change(self, path: str, principal: Principal | str = "alice", **attributes: Any) -> Move:
         """New attributes in place."""
-        return self.move(path, path, user, attributes=AttributeChanges(**attributes))
+        who = Principal(principal) if isinstance(principal, str) else principal
+        return self.move(path, path, principal=who, attributes=AttributeChanges(**attributes))
 
     def issue_link(self, inode: Inode, user: str = "alice", **fields: Any) -> IssueLink:
         """A link for a file, good for an hour."""

@@ -276,7 +276,7 @@ class Daemon:
         """All it ever said."""
         return self.log_path.read_text(errors="replace") if self.log_path.exists() else ""
 
-    def tail(self, lines: int = 60) -> str:
+    def tail(self, lines: int = 25) -> str:
         """The end of its log."""
         return "\n".join(self.log_text().splitlines()[-lines:])
 

@@ -190,6 +190,16 @@ class SteppedBackend:
         await self.steps.pass_by("set_aside")
         await self.inner.set_aside(blob_id)
 
+    def list_set_aside(self, after: str = "", limit: int = 1000) -> Deferred[list[BlobStat]]:
+        """See :meth:`IBlobBackend.list_set_aside`."""
+        return self.inner.list_set_aside(after, limit)
+
+    @returns_deferred
+    async def put_back(self, blob_id: str) -> None:
+        """See :meth:`IBlobBackend.put_back`."""
+        await self.steps.pass_by("put_back")
+        await self.inner.put_back(blob_id)
+
     def purge_set_aside(self, before_at: int) -> Deferred[int]:
         """See :meth:`IBlobBackend.purge_set_aside`."""
         return self.inner.purge_set_aside(before_at)
@@ -523,6 +533,12 @@ async def outcome(work: Awaitable[T]) -> T | Exception:
         return await work
     except Exception as error:
         return error
+
+
+async def turns(count: int = 3) -> None:
+    """Let the reactor, and threads that are ready, come by."""
+    for _ in range(count):
+        await task.deferLater(reactor, 0.005)
 
 
 async def settled(condition: Callable[[], bool], limit_seconds: float = 10.0) -> None:

@@ -175,7 +175,7 @@ class Tree:
         if not self._owns(user, node):
             refusals.add(403)
         if self._blocked(destination):
-            refusals.add(409)
+            refusals |= {400, 409}
         if parent_of(destination) not in self.nodes and not create_parents:
             refusals.add(400)
         if there is not None and destination != source:

@@ -133,16 +133,13 @@ class RouteCase(EngineCase):
         try:
             match = self.application.match(method, raw)
             path, directory_expected = match.path()
-            request = Request(
-                method=method,
+            request = made_request(
+                method,
                 path=path,
                 directory_expected=directory_expected,
                 captured=match.captured(),
                 principal=NOBODY if match.entry.access is Access.PUBLIC else principal,
-                request_id=REQUEST_ID,
                 client_address=client,
-                secure=False,
-                host="files.example",
                 headers={name.lower(): value for name, value in (headers or {}).items()},
                 parameters=dict(parse_qsl(query, keep_blank_values=True)),
                 body=body if isinstance(body, MemoryBody) else MemoryBody(body),
@@ -169,6 +166,24 @@ class RouteCase(EngineCase):
     def series(self, name: str, **labels: str) -> float:
         """The value of a metric, 0 without one."""
         return self.counted.registry.get_sample_value(name, labels) or 0.0
+
+
+def made_request(method: str, **values: Any) -> Request:
+    """A request as the transport makes it."""
+    defaults: dict[str, Any] = {
+        "path": "/",
+        "directory_expected": False,
+        "captured": {},
+        "principal": ALICE,
+        "request_id": REQUEST_ID,
+        "client_address": CLIENT,
+        "secure": False,
+        "host": "files.example",
+        "headers": {},
+        "parameters": {},
+        "body": MemoryBody(b""),
+    }
+    return Request(method=method, **(defaults | values))
 
 
 def file_target(path: str, query: str = "") -> str:

@@ -107,7 +107,14 @@ class TestExpected:
 
     def test_a_long_header_takes_no_long_time(self) -> None:
         """Nothing in the grammar backtracks: a hostile header of 64 KiB is refused at once."""
-        for text in ("a=(" + "b " * 32768, 'a="' + "\\\\" * 32768, "a" + ";b=1" * 16384 + ",", "a=b;" * 16384):
+        for text in (
+            "a=(" + "b" * 65536,
+            "a=(" + " " * 65536,
+            "a=(" + "b " * 32768,
+            'a="' + "\\\\" * 32768,
+            "a" + ";b=1" * 16384 + ",",
+            "a=b;" * 16384,
+        ):
             with pytest.raises(BadRequest):
                 expected({"content-digest": text})
 

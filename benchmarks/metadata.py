@@ -1,0 +1,170 @@
+"""
+The SQLite metadata store against a bare loop of the same statements: ``python benchmarks/metadata.py [FOLDER]``.
+
+Prints rates and ratios. FOLDER is where the database goes, by default the temporary folder of the system; its disk
+matters, because the creates are durable.
+"""
+
+from __future__ import annotations
+
+import secrets
+import shutil
+import sqlite3
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from twisted.internet.defer import gatherResults
+from twisted.internet.task import react
+from twisted.python.threadpool import ThreadPool
+
+from callfs.identifiers import new_blob_id, new_content_id, new_inode_id
+from callfs.metadata import sqlite_queries as queries
+from callfs.metadata.commands import CreateFile
+from callfs.metadata.sqlite import SqliteStore
+from callfs.metadata.sqlite_file import DatabaseFile
+from callfs.model import BlobRef, LocalPlacement, Principal
+
+LOOKUPS = 20_000
+CREATES = 2_048
+SINGLE_CREATES = 200
+IN_FLIGHT = 64
+PAGE = 1_000
+PAGES = 20
+SMALL, LARGE = 1_000, 100_000
+
+INSERT_INODE = """INSERT INTO inodes (path, parent_id, name, depth, type, mode, owner, mtime, ctime, created_at,
+    generation, content_type, content_id, id)
+    VALUES (?, ?, ?, 2, 'file', 420, 'alice', 1, 1, 1, 1, 'text/plain', ?, ?)"""
+INSERT_BLOB = """INSERT INTO blobs (inode_id, role, blob_id, kind, instance_id, size, sha256)
+    VALUES (?, 0, ?, 'localfs', 'node-1', 1024, ?)"""
+TOUCH = "UPDATE inodes SET mtime = 1, ctime = 1, generation = generation + 1 WHERE id = ?"
+
+
+def creation(path: str) -> CreateFile:
+    """A command as the engine makes it."""
+    now = time.time_ns() // 1000
+    return CreateFile(
+        at=now,
+        principal=Principal("alice"),
+        path=path,
+        inode_id=new_inode_id(secrets.token_bytes),
+        content_id=new_content_id(secrets.token_bytes),
+        blob=BlobRef(new_blob_id(now, secrets.token_bytes), 1024, bytes(32), LocalPlacement("node-1")),
+        content_type="text/plain",
+        parent_ids=(new_inode_id(secrets.token_bytes), new_inode_id(secrets.token_bytes)),
+    )
+
+
+def create_by_hand(connection: sqlite3.Connection, parent_id: str, name: str) -> None:
+    """One durable creation: its writes alone, nothing asked and nothing decided."""
+    command = creation(f"/by-hand/{name}")
+    connection.execute("BEGIN IMMEDIATE")
+    connection.execute(INSERT_INODE, (command.path, parent_id, name, command.content_id, command.inode_id))
+    connection.execute(INSERT_BLOB, (command.inode_id, command.blob.id, command.blob.sha256))
+    connection.execute(TOUCH, (parent_id,))
+    connection.execute("COMMIT")
+
+
+def report(what: str, store: float, bare: float) -> None:
+    """A line of the result."""
+    print(f"{what:<28} store {store:>9,.0f}/s   bare loop {bare:>9,.0f}/s   ratio {store / bare:.2f}")
+
+
+async def fill(store: SqliteStore, directory: str, count: int) -> None:
+    """Put files into a directory."""
+    for start in range(0, count, 500):
+        await gatherResults([store.apply(creation(f"{directory}/{n:06}")) for n in range(start, start + 500)])
+
+
+async def lookups(store: SqliteStore, bare: sqlite3.Connection) -> None:
+    """Point reads, through the store and by the bare statement."""
+    paths = [f"/small/{number:06}" for number in range(SMALL)] * (LOOKUPS // SMALL)
+    started = time.perf_counter()
+    for path in paths:
+        await store.get(path)
+    middle = time.perf_counter()
+    for path in paths:
+        bare.execute(queries.BY_PATH, (path,)).fetchall()
+    report("lookups", LOOKUPS / (middle - started), LOOKUPS / (time.perf_counter() - middle))
+
+
+async def creates(store: SqliteStore, file: DatabaseFile) -> None:
+    """Durable creations, through the store and by hand."""
+    names: Iterator[str] = (f"/created/{number}" for number in range(CREATES + SINGLE_CREATES))
+    started = time.perf_counter()
+    for _ in range(CREATES // IN_FLIGHT):
+        await gatherResults([store.apply(creation(next(names))) for _ in range(IN_FLIGHT)])
+    together = CREATES / (time.perf_counter() - started)
+    started = time.perf_counter()
+    for name in names:
+        await store.apply(creation(name))
+    alone = SINGLE_CREATES / (time.perf_counter() - started)
+    parent = (await store.apply(creation("/by-hand/first"))).inode.parent_id
+    connection = file.writer(5)
+    started = time.perf_counter()
+    for number in range(SINGLE_CREATES):
+        create_by_hand(connection, parent, str(number))
+    by_hand = SINGLE_CREATES / (time.perf_counter() - started)
+    connection.close()
+    report(f"creates, {IN_FLIGHT} in flight", together, by_hand)
+    report("creates, one at a time", alone, by_hand)
+
+
+async def pages(store: SqliteStore) -> None:
+    """A page of a small directory and one from the middle of a large one, listed and walked."""
+    directories = [await store.get(path) for path in ("/small", "/large")]
+    for kind in ("list", "walk"):
+        seconds = []
+        for directory in directories:
+            assert directory is not None
+            middle = "" if directory.path == "/small" else f"{LARGE // 2:06}"
+            best = 1e9
+            for _ in range(PAGES):
+                started = time.perf_counter()
+                if kind == "list":
+                    page = await store.list_children(directory.id, middle, PAGE)
+                else:
+                    page = await store.walk(directory.path, middle and f"{directory.path}/{middle}", 0, PAGE)
+                best = min(best, time.perf_counter() - started)
+                assert len(page) == (PAGE if directory.path == "/large" else SMALL)
+            seconds.append(best)
+        print(
+            f"{kind}, page of {PAGE:,}:          of {SMALL:,} {seconds[0] * 1e3:.1f} ms   "
+            f"of {LARGE:,} {seconds[1] * 1e3:.1f} ms   ratio {seconds[1] / seconds[0]:.2f} (at most 1.5)"
+        )
+
+
+async def main(reactor: Any, folder: str | None = None) -> None:
+    """Run all."""
+    place = Path(tempfile.mkdtemp(prefix="callfs-benchmark-", dir=folder))
+    pool = ThreadPool(0, 4)
+    pool.start()
+    store = SqliteStore(
+        place / "callfs.sqlite3",
+        reactor=reactor,
+        pool=pool,
+        token_bytes=secrets.token_bytes,
+        op_timeout_seconds=60,
+    )
+    try:
+        await store.open()
+        await fill(store, "/small", SMALL)
+        file = DatabaseFile(place / "callfs.sqlite3", read_only=False, busy_seconds=5)
+        reader = file.reader(may_wait=False)
+        await lookups(store, reader)
+        reader.close()
+        await creates(store, file)
+        await fill(store, "/large", LARGE)
+        await pages(store)
+    finally:
+        await store.close()
+        pool.stop()
+        shutil.rmtree(place)
+
+
+if __name__ == "__main__":
+    react(main, sys.argv[1:])

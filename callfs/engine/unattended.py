@@ -1,0 +1,43 @@
+"""Work that goes on to its end although whoever asked for it has gone."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from callfs.deferreds import shielded
+from callfs.errors import CallFSError
+
+_log = Logger()
+T = TypeVar("T")
+
+
+class UnattendedWork:
+    """Shields work from cancellation, knows what is under way, and logs the failures that nobody hears of."""
+
+    def __init__(self) -> None:
+        self._under_way = 0
+        self._waiting: list[Deferred[None]] = []
+
+    def shield(self, work: Deferred[T]) -> Deferred[T]:
+        """
+        A Deferred with the same result, whose cancellation doesn't reach ``work``.
+
+        :param work: on its way; clears up behind itself when it fails.
+        """
+        outer: Deferred[T] = shielded(work.addErrback(lambda failure: self._failed(failure, outer)))
+        self._under_way += 1
+        work.addBoth(self._ended)
+        return outer
+
+    def ended(self) -> Deferred[None]:
+        """Fires when nothing is under way."""
+        waiting: Deferred[None] = Deferred()
+        if self._under_way:
+            self._waiting.append(waiting)
+        else:
+            waiting.callback(None)
+        return waiting

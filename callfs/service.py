@@ -1,0 +1,253 @@
+"""
+The daemon's life: a node is brought up, told of new configurations, and taken down.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
+from twisted.internet.endpoints import serverFromString
+from twisted.internet.error import CannotListenError
+from twisted.internet.interfaces import IDelayedCall, IListeningPort
+from twisted.logger import Logger
+
+from callfs import __version__
+from callfs.backends.identity import Verdict, recognise
+from callfs.backends.rootfolder import RootUnusable
+from callfs.config.addresses import endpoint_description
+from callfs.config.loader import Loaded
+from callfs.config.problems import ConfigurationError
+from callfs.config.reload import reloadable_changes
+from callfs.config.schema import Config
+from callfs.deferreds import returns_deferred
+from callfs.errors import CallFSError
+from callfs.logs import LogObserver
+from callfs.metadata.commands import RegisterInstance
+from callfs.metadata.interfaces import StoreUnusable
+from callfs.node import LOCAL, Reached, build, encoded, instant, site_settings, use_keys
+from callfs.system import dual_stack, on_hangup, raise_file_limit
+from callfs.web.site import CallFSSite
+
+
+def nothing(_step: str) -> None:
+    """The failpoint of a daemon that isn't under test."""
+
+
+class CannotStart(Exception):
+    """The node can't run; the message is for the operator: what is wrong and what to do."""
+
+
+class NodeService(Service):
+    """
+    Runs a node.
+
+    Starting and stopping happen in the background: when the node can't run, the service says why in the log, sets
+    :attr:`failed`, and stops the reactor.
+
+    :param loaded: the configuration, checked.
+    :param reactor: the reactor that runs it all.
+    :param observer: writes the log; its level and format follow the configuration.
+    :param reload: reads the configuration again, for SIGHUP.
+    :param reached: called at named steps of a write; tests end the process there.
+    """
+
+    name = "callfs"
+    _log = Logger()
+
+    def __init__(
+        self,
+        loaded: Loaded,
+        reactor: Any,
+        *,
+        observer: LogObserver,
+        reload: Callable[[], Loaded],
+        reached: Reached = nothing,
+    ) -> None:
+        self.failed = False
+        self.observer = observer
+        self._config = loaded.config
+        self._warnings = loaded.warnings
+        self._reactor = reactor
+        self._reload = reload
+        self._ports: list[IListeningPort] = []
+        self._starting: Deferred[None] | None = None
+        self._stopping: Deferred[None] | None = None
+        self._use_log_settings(loaded.config)
+        self._node = build(loaded.config, reactor, self._readiness, reached)
+
+    # Starting
+
+    def startService(self) -> None:
+        """Begin to start; see the class."""
+        Service.startService(self)
+        self._starting = self._start()
+
+    @returns_deferred
+    async def _start(self) -> None:
+        try:
+            await self._bring_up()
+        except (CannotStart, RootUnusable, StoreUnusable, CallFSError) as error:
+            self._fail("CallFS can't start: {reason}", reason=str(error))
+        except Exception:
+            self._log.failure("CallFS can't start", event="start_failed")
+            self._fail("CallFS can't start; the cause is in the log above")
+
+    def _fail(self, text: str, **fields: Any) -> None:
+        self.failed = True
+        self._log.critical(text, event="start_failed", **fields)
+        self._reactor.callLater(0, self._reactor.stop)
+
+    async def _bring_up(self) -> None:
+        config = self._config
+        for warning in self._warnings:
+            self._log.warn("{warning}", event="configuration_warning", warning=warning)
+        raise_file_limit()
+        self._node.root.lock()
+        self._node.pools.start()
+        on_hangup(self._reactor, self._hangup)
+        self._node.metrics_site.ready = True
+        await self._listen(self._node.site, config.server.listen_addr, "server.listen_addr")
+        if config.metrics.listen_addr:
+            await self._listen(self._node.metrics_site, config.metrics.listen_addr, "metrics.listen_addr")
+        await self._node.store.open()
+        await self._recognise_root()
+        removed = await self._node.backend.remove_stale_staged(instant())
+        self._node.metrics.staged_removed(LOCAL, removed)
+        self._node.janitor.startService()
+        if self._stopping is None:
+            self._node.site.ready = True
+            self._node.metrics.ready(True)
+            self._log.info(
+                "CallFS {version} is ready at {url}",
+                event="ready",
+                version=__version__,
+                url=config.external_url,
+                instance_id=self._node.instance_id,
+            )
+
+    async def _listen(self, site: CallFSSite, address: str, key: str) -> None:
+        endpoint = serverFromString(self._reactor, endpoint_description(address, dual_stack()))
+        try:
+            port = await endpoint.listen(site)
+        except CannotListenError as error:
+            raise CannotStart(
+                f"nothing can listen on {address}: {error.socketError}. "
+                f"Stop what listens there, or choose another address in {key}"
+            ) from error
+        self._ports.append(port)
+        self._log.info("listening on {address}", event="listening", address=address, setting=key)
+
+    async def _recognise_root(self) -> None:
+        """Nothing is judged, written or deleted before the store and the folder are known to belong together."""
+        instances = {instance.id: instance for instance in await self._node.store.instances()}
+        registered = instances.get(self._node.instance_id)
+        identity = self._node.root.identity()
+        decision = recognise(
+            store_was_empty=self._node.store.was_empty,
+            store_id=self._node.store.store_id,
+            registered_root_id=None if registered is None else registered.root_id,
+            identity=identity,
+            root_has_blobs=self._node.root.has_blobs(),
+        )
+        if decision.verdict is Verdict.REFUSE:
+            raise CannotStart(decision.message)
+        if identity is None:
+            identity = self._node.root.adopt(self._node.store.store_id)
+        await self._node.store.apply(
+            RegisterInstance(
+                at=instant(),
+                instance_id=self._node.instance_id,
+                root_id=identity.root_id,
+                api_endpoint=self._config.external_url,
+            )
+        )
+
+    # Running
+
+    @returns_deferred
+    async def _readiness(self) -> Mapping[str, Mapping[str, Any]]:
+        metadata: dict[str, Any] = {"ok": self._node.site.ready, "type": self._config.metadata_store.type}
+        if self._node.site.ready:
+            try:
+                await self._node.store.check()
+            except CallFSError as error:
+                metadata |= {"ok": False, "message": error.message}
+        return {
+            "metadata": metadata,
+            "backends": {"ok": self._node.site.ready, LOCAL: {"ok": self._node.site.ready}},
+        }
+
+    def _hangup(self) -> None:
+        try:
+            loaded = self._reload()
+        except ConfigurationError as error:
+            self._log.error(
+                "the configuration isn't valid, nothing was changed: {problems}",
+                event="reload_failed",
+                problems="; ".join(str(problem) for problem in error.problems),
+            )
+            return
+        changes = reloadable_changes(self._config, loaded.config)
+        for warning in loaded.warnings:
+            self._log.warn("{warning}", event="configuration_warning", warning=warning)
+        self._use_log_settings(loaded.config)
+        use_keys(self._node.keys, loaded.config)
+        self._node.filesystem.replace_link_secrets(encoded(loaded.config.auth.single_use_link_secret))
+        limits = loaded.config.limits
+        self._node.limits.generate.replace(limits.link_generate_rate, limits.link_generate_burst)
+        self._node.limits.download.replace(limits.download_rate, limits.download_burst)
+        self._config = replace(self._config, auth=loaded.config.auth, log=loaded.config.log, limits=limits)
+        for site in (self._node.site, self._node.metrics_site):
+            site.settings = site_settings(self._config)
+        self._log.info("configuration reread", event="reloaded", changed=list(changes.at_once))
+        if changes.after_restart:
+            self._log.warn(
+                "these settings take effect after a restart: {keys}",
+                event="restart_needed",
+                keys=", ".join(changes.after_restart),
+            )
+
+    def _use_log_settings(self, config: Config) -> None:
+        self.observer.set_secrets(config.secrets())
+        self.observer.set_level(config.log.level)
+        self.observer.set_format(config.log.format)
+
+    # Stopping
+
+    def stopService(self) -> Deferred[None]:
+        """Stop gracefully; fires when everything is closed."""
+        Service.stopService(self)
+        if self._stopping is None:
+            self._stopping = self._stop()
+        return self._stopping
+
+    @returns_deferred
+    async def _stop(self) -> None:
+        self._log.info("stopping", event="stopping")
+        starting, node = self._starting, self._node
+        if starting is not None:
+            await starting
+        node.metrics.ready(False)
+        await gatherResults([maybeDeferred(port.stopListening) for port in self._ports])
+        await self._end_transfers()
+        await node.janitor.stopService()
+        await node.backend.close()
+        await node.locks.close()
+        await node.store.close()
+        node.root.unlock()
+        node.pools.stop()
+        self._log.info("stopped", event="stopped")
+
+    async def _end_transfers(self) -> None:
+        """What is under way may finish within ``server.shutdown_timeout``; then it is cut."""
+        patience_seconds = self._config.server.shutdown_timeout
+        transfers = self._node.transfers
+        cutting: IDelayedCall = self._reactor.callLater(patience_seconds, transfers.cut)
+        await gatherResults([self._node.site.stop(patience_seconds), transfers.stop()])
+        if cutting.active():
+            cutting.cancel()
+        await self._node.metrics_site.stop(0)

@@ -1,0 +1,236 @@
+"""The consistency check and its repairs."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from callfs.backends.interfaces import IBlobBackend
+from callfs.engine.filesystem import MoveRequest
+from callfs.engine.fsck import ConsistencyCheck, Finding, FindingKind, Progress, Repair, TooManyUnnamed
+from callfs.errors import FileNotFound, OutcomeUnknown, PeerUnavailable
+from tests.support.engine import ALICE, HOUR_SECONDS, NODE, EngineCase, Feed, started, turns, upload
+
+
+class FsckCase(EngineCase):
+    async def setUp(self) -> None:
+        await super().setUp()
+        for name in ("a", "b", "d/c", "empty"):
+            await self.put(f"/{name}", b"" if name == "empty" else name.encode())
+
+    def check(self, **options: object) -> ConsistencyCheck:
+        """A check of the test's node."""
+        arguments: dict[str, object] = {
+            "metadata": self.store,
+            "backends": {"localfs": self.backend},
+            "instance_id": NODE,
+            "now": self.now,
+        }
+        return ConsistencyCheck(**{**arguments, **options})  # type: ignore[arg-type]
+
+    def repair(self) -> Repair:
+        """Repairs on the test's node."""
+        return Repair(metadata=self.store, backends={"localfs": self.backend}, now=self.now, metrics=self.metrics)
+
+    async def findings(self, **options: object) -> list[Finding]:
+        """All that a whole check finds."""
+        check = self.check(**options)
+        found: list[Finding] = []
+        for report in (check.store(), check.files(), check.blobs()):
+            found += [each async for each in report if isinstance(each, Finding)]
+        return found
+
+    async def only_finding(self, **options: object) -> Finding:
+        """The one thing that a whole check finds."""
+        found = await self.findings(**options)
+        assert len(found) == 1, found
+        return found[0]
+
+    async def blob_id(self, path: str) -> str:
+        """The blob of a file."""
+        inode = await self.filesystem.stat(ALICE, path)
+        assert inode.blob is not None
+        return inode.blob.id
+
+    async def change_bytes(self, path: str, data: bytes) -> None:
+        """Put other bytes into a file's blob."""
+        blob_id = await self.blob_id(path)
+        inner: IBlobBackend = self.backend.inner
+        await inner.delete(blob_id)
+        staged = await inner.stage(blob_id)
+        await staged.write(data)
+        await staged.commit()
+
+    async def abandoned(self, count: int = 1) -> None:
+        """Leave blobs behind as a crash between commit and command does."""
+        for _ in range(count):
+            self.store.steps.fail("CreateFile", OutcomeUnknown("crash"))
+            await self.refused(OutcomeUnknown, self.create("/abandoned"))
+
+
+class TestFindings(FsckCase):
+    async def test_clean(self) -> None:
+        """Nothing is found where nothing is wrong, however deep one looks."""
+        self.advance(2 * HOUR_SECONDS)
+        assert await self.findings() == []
+        assert await self.findings(deep=True) == []
+        await self.nothing_left()
+
+    async def test_missing(self) -> None:
+        """A file without its blob is found, by its path."""
+        await self.backend.inner.delete(await self.blob_id("/d/c"))
+        finding = await self.only_finding()
+        assert (finding.kind, finding.path) == (FindingKind.MISSING_BLOB, "/d/c")
+        assert (await self.only_finding(deep=True)).kind is FindingKind.MISSING_BLOB
+
+    async def test_wrong_size(self) -> None:
+        """A blob of another size is found without reading it."""
+        await self.change_bytes("/a", b"longer")
+        assert (await self.only_finding()).kind is FindingKind.WRONG_SIZE
+
+    async def test_wrong_content(self) -> None:
+        """Other bytes of the same size are found by a deep check alone."""
+        await self.change_bytes("/a", b"x")
+        assert await self.findings() == []
+        finding = await self.only_finding(deep=True)
+        assert (finding.kind, finding.path) == (FindingKind.WRONG_CHECKSUM, "/a")
+        assert self.backend.readers == set()
+
+    async def test_unreadable(self) -> None:
+        """A blob that can't be read is found and doesn't end the check."""
+        self.backend.steps.fail("read", PeerUnavailable("input/output error"))
+        assert (await self.only_finding(deep=True)).kind is FindingKind.UNREADABLE_BLOB
+        assert self.backend.readers == set()
+
+    async def test_elsewhere(self) -> None:
+        """Files whose bytes another node holds are named: here they can't be checked."""
+        found = await self.findings(instance_id="node-2")
+        assert {finding.kind for finding in found} == {FindingKind.ELSEWHERE}
+        assert {finding.path for finding in found} == {"/a", "/b", "/d/c", "/empty"}
+
+    async def test_unnamed(self) -> None:
+        """A blob without a name is found when its grace period is over."""
+        await self.abandoned()
+        assert await self.findings() == []
+        self.advance(2 * HOUR_SECONDS)
+        finding = await self.only_finding()
+        assert (finding.kind, finding.path, finding.backend) == (FindingKind.UNNAMED_BLOB, None, "localfs")
+        assert finding.blob_id in await self.blob_ids()
+
+    async def test_store(self) -> None:
+        """What the store finds wrong in itself is passed on."""
+
+        class Broken:
+            """A store that isn't well."""
+
+            async def verify(self) -> list[str]:
+                return ["the parent of /x is missing"]
+
+        report = self.check(metadata=Broken()).store()
+        assert [each.detail async for each in report if isinstance(each, Finding)] == [
+            "the parent of /x is missing"
+        ]
+
+    async def test_progress(self) -> None:
+        """Every part says how far it is, and ends at the whole."""
+
+        async def last(report: AsyncIterator[object]) -> Progress:
+            return [each async for each in report if isinstance(each, Progress)][-1]
+
+        for deep in (False, True):
+            check = self.check(deep=deep)
+            assert await last(check.files()) == Progress(4, 4)
+            assert await last(check.blobs()) == Progress(4, None)
+
+
+class TestBesideADaemon(FsckCase):
+    async def test_under_way(self) -> None:
+        """Staged files, queued garbage and condemned blobs are no findings."""
+        body = Feed()
+        put = started(self.filesystem.put_file(ALICE, "/slow", upload(body)))
+        body.give(b"half")
+        await self.put("/a", b"new")
+        await self.filesystem.remove(ALICE, "/b")
+        await self.abandoned()
+        self.advance(2 * HOUR_SECONDS)
+        unnamed = await self.only_finding()
+        self.backend.steps.fail("set_aside", OSError(30, "read-only"))
+        assert await self.repair().set_aside([unnamed], judged=1) == []
+        self.flushLoggedErrors(OSError)
+        assert await self.findings() == []
+        body.give(None)
+        await put
+        assert await self.findings(deep=True) == []
+
+    async def test_replaced_after_its_page_was_read(self) -> None:
+        """A file that is replaced while it is looked at is no finding, and a renamed one is found where it is."""
+        old = await self.blob_id("/a")
+        lost = await self.blob_id("/b")
+        self.backend.steps.hold("open")
+        arrival = self.backend.steps.arrival("open")
+        report = self.check(deep=True).files()
+        checking = started(_collected(report))
+        await arrival
+        await self.put("/a", b"new")
+        await self.filesystem.move(ALICE, MoveRequest(source="/b", destination="/renamed"))
+        await self.backend.inner.delete(old)
+        await self.backend.inner.delete(lost)
+        self.backend.steps.release("open")
+        found = await checking
+        assert [(each.kind, each.path) for each in found] == [(FindingKind.MISSING_BLOB, "/renamed")]
+        await turns()
+
+
+async def _collected(report: AsyncIterator[object]) -> list[Finding]:
+    return [each async for each in report if isinstance(each, Finding)]
+
+
+class TestRepair(FsckCase):
+    async def test_set_aside(self) -> None:
+        """Unnamed blobs are taken out of sight, and only deleted by the janitor a week later."""
+        await self.abandoned(2)
+        self.advance(2 * HOUR_SECONDS)
+        found = await self.findings()
+        aside = await self.repair().set_aside(found, judged=6)
+        assert sorted(aside) == sorted(str(each.blob_id) for each in found)
+        assert await self.findings() == []
+        assert await self.backend.inner.purge_set_aside(self.now() - int(HOUR_SECONDS)) == 0
+        await self.nothing_left()
+
+    async def test_named_meanwhile(self) -> None:
+        """What has a name is never set aside, whatever the findings say."""
+        named = Finding(
+            kind=FindingKind.UNNAMED_BLOB, detail="", blob_id=await self.blob_id("/a"), backend="localfs"
+        )
+        assert await self.repair().set_aside([named], judged=100) == []
+        assert await self.content("/a") == b"a"
+
+    async def test_too_many(self) -> None:
+        """When much looks unnamed nothing is set aside unless that is insisted on."""
+        await self.abandoned(12)
+        self.advance(2 * HOUR_SECONDS)
+        found = await self.findings()
+        with pytest.raises(TooManyUnnamed, match="12 of 16"):
+            await self.repair().set_aside(found, judged=16)
+        assert len(await self.findings()) == 12
+        await self.repair().set_aside(found, judged=16, force=True)
+        assert await self.findings() == []
+
+    async def test_remove_file(self) -> None:
+        """A file whose bytes are lost is removed when that is asked for."""
+        await self.backend.inner.delete(await self.blob_id("/a"))
+        finding = await self.only_finding()
+        assert await self.repair().remove_file(finding)
+        await self.refused(FileNotFound, self.filesystem.stat(ALICE, "/a"))
+        assert not await self.repair().remove_file(finding)
+
+    async def test_file_that_is_well_again(self) -> None:
+        """A file that has other content by now, or is no file, isn't removed."""
+        await self.backend.inner.delete(await self.blob_id("/a"))
+        finding = await self.only_finding()
+        await self.put("/a", b"new")
+        assert not await self.repair().remove_file(finding)
+        assert await self.content("/a") == b"new"
+        assert not await self.repair().remove_file(Finding(kind=FindingKind.STORE, detail="", path="/d"))
+        assert not await self.repair().remove_file(Finding(kind=FindingKind.UNNAMED_BLOB, detail=""))
