@@ -126,7 +126,8 @@ async def measure(reactor: Any, pool: ThreadPool, folder: Path) -> None:
         plain = plain_large(folder / "plain", chunk)
         ours = await large_upload(backend, chunk, declared_size)
         print(
-            f"1 GiB upload, declared {declared_size}: {GIB / ours / 1e6:.0f} MB/s; ratio to plain {plain / ours:.2f}"
+            f"1 GiB upload, declared size {declared_size}: {GIB / ours / 1e6:.0f} MB/s; "
+            f"ratio to plain {plain / ours:.2f}"
         )
 
     create, rename = plain_small(folder / "plain", False), plain_small(folder / "plain", True)

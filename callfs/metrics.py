@@ -6,8 +6,8 @@ Every label has a small, fixed set of values: routes by their pattern, methods t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Any, Generic, Literal, TypeVar
+from collections.abc import Iterable
+from typing import Generic, Literal, TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
@@ -17,7 +17,6 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
-from twisted.internet.defer import Deferred
 
 M = TypeVar("M", bound=MetricWrapperBase)
 T = TypeVar("T")
@@ -145,9 +144,6 @@ class Metrics:
             "backend_type",
             "operation",
         )
-        self._free_bytes = Gauge(
-            "callfs_backend_free_bytes", "Free space of a backend's disk.", ["backend_type"], registry=self.registry
-        )
         self._metadata_queries = self._counters(
             "callfs_metadata_db_queries_total", "Operations on the metadata store.", "operation"
         )
@@ -179,6 +175,9 @@ class Metrics:
         )
 
     def _make_upkeep_metrics(self) -> None:
+        self._files = self._gauge("callfs_files", "Files, counted every few minutes.")
+        self._directories = self._gauge("callfs_directories", "Directories, counted every few minutes.")
+        self._file_bytes = self._gauge("callfs_file_bytes", "Bytes of all files, counted every few minutes.")
         self._garbage_queued = self._gauge("callfs_garbage_queue_length", "Blobs that wait for their deletion.")
         self._garbage_deleted = self._counters(
             "callfs_garbage_deleted_total", "Blobs deleted from the garbage queue.", "backend_type"
@@ -271,10 +270,6 @@ class Metrics:
         self._backend_operations[backend_type, operation].inc()
         self._backend_seconds[backend_type, operation].observe(seconds)
 
-    def backend_free_bytes(self, backend_type: str, free_bytes: int) -> None:
-        """Free space of the disk that a backend writes to."""
-        self._free_bytes.labels(backend_type).set(free_bytes)
-
     def metadata_query(self, operation: str, seconds: float) -> None:
         """The metadata store did, or failed to do, something."""
         self._metadata_queries[operation,].inc()
@@ -316,6 +311,12 @@ class Metrics:
         self._errors[component, error_type].inc()
 
     # Garbage and the sweep
+
+    def stored(self, files: int, directories: int, size: int) -> None:
+        """What the metadata store names, and the bytes of all files."""
+        self._files.set(files)
+        self._directories.set(directories)
+        self._file_bytes.set(size)
 
     def garbage_queue_length(self, count: int) -> None:
         """How many blobs are in the garbage queue."""
@@ -368,28 +369,3 @@ class Metrics:
 def bounded_method(method: str) -> str:
     """The method if it is a known one, else ``OTHER``: a client must not be able to make series."""
     return method if method in KNOWN_METHODS else OTHER_METHOD
-
-
-def timed(
-    start: Callable[[], Deferred[T]], seconds: Callable[[], float], record: Callable[[float], object]
-) -> Deferred[T]:
-    """
-    Start something and record how long it took, whether it succeeded or failed.
-
-    :param start: returns the Deferred of the operation; may raise, which is recorded as well.
-    :param seconds: a monotonic clock.
-    :param record: called with the duration in seconds.
-    :return: the Deferred of the operation.
-    """
-    begun = seconds()
-    try:
-        deferred = start()
-    except BaseException:
-        record(seconds() - begun)
-        raise
-
-    def ended(result: Any) -> Any:
-        record(seconds() - begun)
-        return result
-
-    return deferred.addBoth(ended)

@@ -234,6 +234,8 @@ class NodeService(Service):
         node.metrics.ready(False)
         await gatherResults([maybeDeferred(port.stopListening) for port in self._ports])
         await self._end_transfers()
+        # Uploads that were complete when their client went away are still on their way to the store.
+        await node.filesystem.settled()
         await node.janitor.stopService()
         await node.backend.close()
         await node.locks.close()

@@ -20,6 +20,7 @@ GROUND = {"callfs", "callfs.model", "callfs.errors", "callfs.paths"}
 PURE = {
     "callfs.identifiers",
     "callfs.redaction",
+    "callfs.backends.identity",
     "callfs.config.addresses",
     "callfs.config.assembly",
     "callfs.config.compounds",
@@ -66,6 +67,8 @@ PURE = {
     "callfs.web.negotiation",
     "callfs.web.queries",
     "callfs.web.timestamps",
+    "callfs.web.websocket_codes",
+    "callfs.web.websocket_handshake",
 }
 SHARED = {"callfs.deferreds", "callfs.metrics", "callfs.logs", "callfs.logstream", "callfs.system"}
 ADAPTERS = ("metadata", "backends", "locks", "cluster")

@@ -6,10 +6,8 @@ import threading
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
-from twisted.internet.defer import Deferred
-from twisted.internet.task import Clock
 
-from callfs.metrics import Metrics, timed
+from callfs.metrics import Metrics
 
 CONTRACT = {
     "callfs_http_requests_total": {"method", "path", "status_code"},
@@ -65,7 +63,7 @@ def metrics() -> Metrics:
     metrics.websocket_closed()
     metrics.file_operation("create", "localfs")
     metrics.backend_operation("localfs", "commit", 0.02)
-    metrics.backend_free_bytes("localfs", 1000)
+    metrics.stored(11, 12, 13)
     metrics.metadata_query("get", 0.0002)
     metrics.metadata_group_commit()
     metrics.lock_operation("acquire", "success", 0.0)
@@ -142,7 +140,9 @@ class TestValues:
             ("callfs_file_operations_total", {"operation": "create", "backend_type": "localfs"}, 1),
             ("callfs_backend_ops_total", {"operation": "commit", "backend_type": "localfs"}, 1),
             ("callfs_backend_op_duration_seconds_sum", {"operation": "commit", "backend_type": "localfs"}, 0.02),
-            ("callfs_backend_free_bytes", {"backend_type": "localfs"}, 1000),
+            ("callfs_files", {}, 11),
+            ("callfs_directories", {}, 12),
+            ("callfs_file_bytes", {}, 13),
             ("callfs_metadata_db_queries_total", {"operation": "get"}, 1),
             ("callfs_metadata_db_query_duration_seconds_sum", {"operation": "get"}, 0.0002),
             ("callfs_metadata_group_commits_total", {}, 1),
@@ -194,30 +194,3 @@ class TestValues:
         for thread in threads:
             thread.join()
         assert value(metrics, "callfs_backend_ops_total", operation="read", backend_type="localfs") == 8000
-
-
-class TestTimed:
-    def test_success_and_failure(self) -> None:
-        """The time until the Deferred fires is recorded, however it fires, and its result passed on."""
-        clock, recorded = Clock(), list[float]()
-        good, bad = Deferred[str](), Deferred[str]()
-        results: list[str] = []
-        timed(lambda: good, clock.seconds, recorded.append).addCallback(results.append)
-        clock.advance(2)
-        good.callback("done")
-        failing = timed(lambda: bad, clock.seconds, recorded.append)
-        failing.addErrback(lambda failure: results.append(failure.getErrorMessage()))
-        clock.advance(3)
-        bad.errback(ValueError("broken"))
-        assert (results, recorded) == (["done", "broken"], [2, 3])
-
-    def test_start_that_raises(self) -> None:
-        """A call that raises at once is recorded and raises."""
-
-        def start() -> Deferred[None]:
-            raise ValueError("broken")
-
-        recorded: list[float] = []
-        with pytest.raises(ValueError, match="broken"):
-            timed(start, Clock().seconds, recorded.append)
-        assert recorded == [0]

@@ -8,7 +8,7 @@ import contextlib
 import itertools
 import os
 import stat
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -231,8 +231,8 @@ class LocalBackend:
 
     def _remove_step(self, folder: str, before_at: int) -> int:
         """In a thread: unlink some of the old files that no blob of this process is written to."""
-        found: Iterable[str] = self._folders.old_files(folder, before_at)
-        old = [blob_id for blob_id in itertools.islice(found, _REMOVE_STEP) if blob_id not in self._staged]
+        found = self._folders.old_files(folder, before_at)
+        old = list(itertools.islice((name for name in found if name not in self._staged), _REMOVE_STEP))
         for blob_id in old:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(f"{folder}/{blob_id}")

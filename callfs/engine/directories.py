@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from callfs.deferreds import returns_deferred, shielded
+from callfs.deferreds import returns_deferred
 from callfs.engine.ports import Ports, locked
 from callfs.engine.routing import METADATA_ONLY
 from callfs.identifiers import new_inode_id
@@ -12,7 +12,7 @@ from callfs.model import Preconditions, Principal
 
 async def create_directory(ports: Ports, principal: Principal, path: str, preconditions: Preconditions) -> Written:
     """See :meth:`callfs.engine.filesystem.Filesystem.create_directory`."""
-    return await shielded(_create(ports, principal, path, preconditions))
+    return await ports.unattended.shield(_create(ports, principal, path, preconditions))
 
 
 @returns_deferred

@@ -12,6 +12,7 @@ from callfs.backends.interfaces import IBlobBackend
 from callfs.engine import copying, directories, links, listing, read, write
 from callfs.engine import move as moving
 from callfs.engine import remove as removing
+from callfs.engine.chance import DrawnAhead
 from callfs.engine.messages import ExpectedDigest, IssuedLink, MoveRequest, OpenFile, Page, Upload
 from callfs.engine.ports import FileMetrics, Ports, ignore
 from callfs.engine.settings import EngineSettings
@@ -68,11 +69,19 @@ class Filesystem:
             settings=settings,
             now=now,
             clock=clock,
-            token_bytes=token_bytes,
+            token_bytes=DrawnAhead(token_bytes),
             metrics=metrics,
             garbage_made=garbage_made,
             reached=reached,
         )
+
+    async def settled(self) -> None:
+        """
+        Wait until the changes that go on without their clients have ended.
+
+        For the end of a node: when no request is left, and before store, backends and locks are closed.
+        """
+        await self._ports.unattended.ended()
 
     def replace_link_secrets(self, link_secrets: Sequence[bytes]) -> None:
         """

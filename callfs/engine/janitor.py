@@ -37,6 +37,12 @@ class JanitorMetrics(GarbageMetrics, SweepMetrics, Protocol):
     def links_purged(self, count: int) -> None:
         """Expired and used links were purged."""
 
+    def stored(self, files: int, directories: int, size: int) -> None:
+        """What the store names, and the bytes of all files."""
+
+    def garbage_queue_length(self, count: int) -> None:
+        """How many blobs are in the garbage queue."""
+
 
 class Janitor(Service):
     """
@@ -108,6 +114,7 @@ class Janitor(Service):
         settings = self._settings
         self._begin("garbage", self._empty_queues, settings.garbage_interval_seconds, at_once=True)
         self._begin("set aside", self._put_back, settings.sweep_interval_seconds, at_once=True)
+        self._begin("statistics", self._count, settings.statistics_interval_seconds, at_once=True)
         self._begin("links", self._purge_links, settings.link_purge_interval_seconds)
         self._begin("staging", self._remove_stale_staged, settings.staging_interval_seconds)
         self._begin("sweep", self._sweep_all, settings.sweep_interval_seconds)
@@ -169,6 +176,11 @@ class Janitor(Service):
     async def _drain(self) -> None:
         for queue in self._queues:
             await self._guarded("garbage", queue.drain)
+
+    async def _count(self) -> None:
+        counted = await self._metadata.statistics()
+        self._metrics.stored(counted.files, counted.directories, counted.bytes)
+        self._metrics.garbage_queue_length(counted.garbage)
 
     async def _purge_links(self) -> None:
         while not self._stopping:

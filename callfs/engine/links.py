@@ -13,7 +13,7 @@ import hmac
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Sequence
 
-from callfs.deferreds import returns_deferred, shielded
+from callfs.deferreds import returns_deferred
 from callfs.engine.messages import IssuedLink, OpenFile
 from callfs.engine.ports import Ports
 from callfs.engine.read import content, open_found, stat
@@ -154,7 +154,7 @@ async def redeem(ports: Ports, tokens: LinkTokens, token: str) -> OpenFile:
     """See :meth:`callfs.engine.filesystem.Filesystem.redeem_link`."""
     opened = await open_found(ports, lambda: look_up(ports, tokens, token))
     try:
-        await shielded(_consume(ports, token))
+        await ports.unattended.shield(_consume(ports, token))
     except Exception:
         opened.reader.close()
         raise

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from callfs.deferreds import returns_deferred, shielded
+from callfs.deferreds import returns_deferred
 from callfs.engine.messages import MoveRequest
 from callfs.engine.ports import Ports, locked
 from callfs.engine.routing import backend_of, backend_type, holder
@@ -16,7 +16,7 @@ _PAGE = 1000
 async def move(ports: Ports, principal: Principal, request: MoveRequest) -> Inode:
     """See :meth:`callfs.engine.filesystem.Filesystem.move`."""
     await _check_placement(ports, request)
-    return await shielded(_move(ports, principal, request))
+    return await ports.unattended.shield(_move(ports, principal, request))
 
 
 @returns_deferred

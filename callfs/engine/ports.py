@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from twisted.internet.interfaces import IReactorTime
@@ -14,6 +14,7 @@ from callfs.backends.interfaces import IBlobBackend
 from callfs.deferreds import returns_deferred
 from callfs.engine.claims import claimed
 from callfs.engine.settings import EngineSettings, microseconds
+from callfs.engine.unattended import UnattendedWork
 from callfs.errors import BadRequest
 from callfs.identifiers import TokenBytes, new_inode_id
 from callfs.locks.interfaces import ILease, ILockService
@@ -53,6 +54,7 @@ class Ports:
     :param now: the wall clock, an instant.
     :param garbage_made: called when a command may have queued garbage for this node.
     :param reached: called at named points of a flow; a test can end the process there.
+    :param unattended: shields what must go on to its end.
     """
 
     metadata: IMetadataStore
@@ -65,6 +67,7 @@ class Ports:
     metrics: FileMetrics
     garbage_made: Callable[[], None]
     reached: Callable[[str], None] = ignore
+    unattended: UnattendedWork = field(default_factory=UnattendedWork)
 
     def known_backend(self, name: str) -> str:
         """

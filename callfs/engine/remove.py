@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from callfs.deferreds import returns_deferred, shielded
+from callfs.deferreds import returns_deferred
 from callfs.engine.ports import Ports, locked
 from callfs.engine.routing import backend_type
 from callfs.errors import FileNotFound
@@ -22,7 +22,7 @@ async def remove(
     inode = await ports.metadata.get(path)
     if inode is None:
         raise FileNotFound(f"there is nothing at {path}")
-    await shielded(_remove(ports, principal, path, recursive, directory_expected, preconditions))
+    await ports.unattended.shield(_remove(ports, principal, path, recursive, directory_expected, preconditions))
     ports.metrics.file_operation("delete", backend_type(inode))
 
 

@@ -40,6 +40,7 @@ class JanitorSettings:
 
     :param instance_id: the node whose blobs are looked after.
     :param garbage_interval_seconds: how often the garbage queue is looked at without being told.
+    :param statistics_interval_seconds: how often the store is asked what it holds, which takes it a while.
     :param link_purge_interval_seconds: how often spent links are forgotten.
     :param used_link_age_seconds: how long a used link is remembered as used.
     :param staging_interval_seconds: how often abandoned staged blobs are looked for.
@@ -52,6 +53,7 @@ class JanitorSettings:
 
     instance_id: str
     garbage_interval_seconds: float = 60.0
+    statistics_interval_seconds: float = 300.0
     link_purge_interval_seconds: float = 300.0
     used_link_age_seconds: float = _DAY_SECONDS
     staging_interval_seconds: float = _HOUR_SECONDS

@@ -8,7 +8,6 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from callfs.deferreds import shielded
 from callfs.errors import CallFSError
 
 _log = Logger()
@@ -16,7 +15,7 @@ T = TypeVar("T")
 
 
 class UnattendedWork:
-    """Shields work from cancellation, knows what is under way, and logs the failures that nobody hears of."""
+    """Shields work from cancellation, knows what is under way, and logs the faults that nobody hears of."""
 
     def __init__(self) -> None:
         self._under_way = 0
@@ -26,11 +25,23 @@ class UnattendedWork:
         """
         A Deferred with the same result, whose cancellation doesn't reach ``work``.
 
-        :param work: on its way; clears up behind itself when it fails.
+        :param work: on its way; it clears up behind itself when it fails.
         """
-        outer: Deferred[T] = shielded(work.addErrback(lambda failure: self._failed(failure, outer)))
+        outer: Deferred[T] = Deferred()
+
+        def succeeded(result: T) -> None:
+            if not outer.called:
+                outer.callback(result)
+
+        def failed(failure: Failure) -> None:
+            if not outer.called:
+                outer.errback(failure)
+            elif not failure.check(CallFSError):
+                _log.failure("a change failed after its client had gone", failure, event="unattended_failed")
+
         self._under_way += 1
-        work.addBoth(self._ended)
+        work.addCallbacks(succeeded, failed)
+        work.addBoth(self._over)
         return outer
 
     def ended(self) -> Deferred[None]:
@@ -41,3 +52,11 @@ class UnattendedWork:
         else:
             waiting.callback(None)
         return waiting
+
+    def _over(self, _result: object) -> None:
+        self._under_way -= 1
+        if not self._under_way:
+            waiting, self._waiting = self._waiting, []
+            for each in waiting:
+                if not each.called:
+                    each.callback(None)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from twisted.logger import Logger
 
 from callfs.backends.interfaces import CommittedBlob, Hasher, IBlobBackend, IStagedBlob
-from callfs.deferreds import returns_deferred, shielded
+from callfs.deferreds import returns_deferred
 from callfs.engine.access import may_add_child, may_write
 from callfs.engine.claims import claimed
 from callfs.engine.messages import Upload
@@ -21,7 +21,6 @@ from callfs.errors import (
     BadRequest,
     CallFSError,
     ChecksumMismatch,
-    FileAlreadyExists,
     InternalError,
     NotAFile,
     OutcomeUnknown,
@@ -32,6 +31,7 @@ from callfs.errors import (
 )
 from callfs.identifiers import new_blob_id, new_content_id, new_inode_id
 from callfs.metadata.commands import CreateFile, PutFile, Written
+from callfs.metadata.places import already_there
 from callfs.metadata.preconditions import check_preconditions
 from callfs.model import BlobRef, Inode, Principal
 
@@ -118,7 +118,7 @@ async def check_create(ports: Ports, principal: Principal, path: str, upload: Up
     """
     existing, deepest = await _surroundings(ports, path)
     if existing is not None:
-        raise FileAlreadyExists(f"there is something at {path} already", existing_path=path)
+        raise already_there(existing)
     _check_parent(principal, deepest)
     check_preconditions(None, upload.preconditions)
     _check_upload(ports, upload)
@@ -206,11 +206,11 @@ async def _store(
     try:
         size = await _receive(upload, staged)
     except Exception:
-        await shielded(staged.abort())
+        await ports.unattended.shield(staged.abort())
         raise
     finally:
         ports.metrics.upload_ended()
-    return await shielded(_finish(content, staged, size))
+    return await ports.unattended.shield(_finish(content, staged, size))
 
 
 async def _receive(upload: Upload, staged: IStagedBlob) -> int:

@@ -13,16 +13,6 @@ from callfs.model import BlobRef, Garbage, Inode, InodeType, Instance, Link, Loc
 LOCAL_KIND = "localfs"
 S3_KIND = "s3"
 
-INODE_COLUMNS = """
-    i.id, i.path, i.parent_id, i.type, i.mode, i.owner, i.mtime, i.ctime, i.created_at, i.generation,
-    i.content_type, i.content_id, b.blob_id, b.size, b.sha256, b.kind, b.instance_id,
-    (SELECT json_group_array(json_array(r.role, r.blob_id, r.kind, r.instance_id))
-     FROM blobs r WHERE r.inode_id = b.inode_id AND r.role > 0)
-"""
-"""What :func:`inode_from_row` takes, of ``inodes i`` left-joined with its first copy in ``blobs b``."""
-
-INODE_SOURCE = "inodes i LEFT JOIN blobs b ON b.inode_id = i.id AND b.role = 0"
-
 _TYPES: Mapping[str, InodeType] = MappingProxyType({kind.value: kind for kind in InodeType})
 
 
@@ -45,7 +35,7 @@ def placement_columns(place: Placement) -> tuple[str, str | None]:
 
 
 def inode_from_row(row: Sequence[Any]) -> Inode:
-    """The inode in a row of :data:`INODE_COLUMNS`."""
+    """The inode in a row of the columns that ``sql.inode_columns`` names."""
     return Inode(
         id=row[0],
         path=row[1],

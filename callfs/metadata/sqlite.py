@@ -151,9 +151,16 @@ class SqliteStore:
             await writer.stop()
         self._lock.release()
 
-    def check(self) -> Deferred[None]:
-        """Fires when the database can be read."""
-        return self._inline(_probe)
+    @returns_deferred
+    async def check(self) -> None:
+        """
+        Fires when the database can be read and its writer is well.
+
+        :raises callfs.errors.MetadataUnavailable: otherwise.
+        """
+        if self._writer is not None:
+            self._writer.check()
+        await self._inline(_probe)
 
     def apply(self, command: Command[R]) -> Deferred[R]:
         """

@@ -5,8 +5,6 @@ Every query runs to its end (``fetchall``): a statement left half-way would hold
 write-ahead log.
 """
 
-# ruff: noqa: S608 -- statements are put together from constants and "?" alone
-
 from __future__ import annotations
 
 import json
@@ -15,10 +13,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from callfs import paths
+from callfs.metadata import sql
+from callfs.metadata.depthwalk import Row, just_after, rows_to_depth
 from callfs.metadata.interfaces import StoreStatistics
 from callfs.metadata.rows import (
-    INODE_COLUMNS,
-    INODE_SOURCE,
     garbage_from_row,
     inode_from_row,
     instance_from_row,
@@ -27,32 +25,25 @@ from callfs.metadata.rows import (
 )
 from callfs.model import ROOT_INODE_ID, BlobRef, Garbage, Inode, Instance, Link
 
-BY_PATH = f"SELECT {INODE_COLUMNS} FROM {INODE_SOURCE} WHERE i.path = ?"
-BY_ID = f"SELECT {INODE_COLUMNS} FROM {INODE_SOURCE} WHERE i.id = ?"
-CHILDREN = f"""SELECT {INODE_COLUMNS} FROM {INODE_SOURCE}
-    WHERE i.parent_id = ? AND i.name > ? ORDER BY i.parent_id, i.name LIMIT ?"""
-SUBTREE = f"""SELECT {INODE_COLUMNS} FROM {INODE_SOURCE}
-    WHERE i.path >= ? AND i.path < ? ORDER BY i.path LIMIT ?"""
-LINK = """SELECT token_hash, inode_id, created_by, created_at, expires_at, used_at FROM links
-    WHERE token_hash = ?"""
+INODE_COLUMNS = sql.inode_columns("json_group_array(json_array(r.role, r.blob_id, r.kind, r.instance_id))")
+
+BY_PATH = sql.inode_query(INODE_COLUMNS, sql.BY_PATH)
+BY_ID = sql.inode_query(INODE_COLUMNS, sql.BY_ID)
+CHILDREN = sql.inode_query(INODE_COLUMNS, sql.CHILDREN)
+SUBTREE = sql.inode_query(INODE_COLUMNS, sql.SUBTREE)
+LINK = sql.LINK
 GARBAGE = """SELECT id, blob_id, size, sha256, kind, instance_id, not_before_at FROM garbage
     WHERE kind = ? AND instance_id IS ? AND not_before_at <= ? ORDER BY not_before_at, id LIMIT ?"""
 NAMED_BLOBS = """SELECT blob_id FROM json_each(?1) w JOIN blobs n ON n.blob_id = w.value
     UNION SELECT blob_id FROM json_each(?1) w JOIN garbage g ON g.blob_id = w.value"""
-CONDEMNED = """SELECT blob_id FROM condemned
-    WHERE blob_id > ? AND condemned_at < ? ORDER BY blob_id LIMIT ?"""
-BLOBS = """SELECT b.blob_id, b.size, b.sha256, b.kind, b.instance_id, i.path
-    FROM blobs b JOIN inodes i ON i.id = b.inode_id WHERE b.blob_id > ? ORDER BY b.blob_id LIMIT ?"""
-INSTANCES = "SELECT id, root_id, api_endpoint, last_seen_at FROM instances ORDER BY id"
-
-_FIRST_STEP = 64
-_STEP_AFTER_LEAP = 8
+CONDEMNED = sql.CONDEMNED
+BLOBS = sql.BLOBS
 
 
 def chain_query(length: int) -> str:
     """The query for a path and its ancestors, ``length`` paths in all; a prefix sorts before what it begins."""
     wanted = ", ".join("?" * length)
-    return f"SELECT {INODE_COLUMNS} FROM {INODE_SOURCE} WHERE i.path IN ({wanted}) ORDER BY i.path"
+    return sql.inode_query(INODE_COLUMNS, f"WHERE i.path IN ({wanted}) ORDER BY i.path")
 
 
 def get(connection: sqlite3.Connection, path: str) -> Inode | None:
@@ -86,51 +77,18 @@ def walk(
     connection: sqlite3.Connection, directory: str, after_path: str, max_depth: int | None, limit: int
 ) -> Sequence[Inode]:
     """A page of everything below a directory."""
-    start = _just_after(max(paths.subtree_start(directory), after_path))
+    start = just_after(max(paths.subtree_start(directory), after_path))
     end = paths.subtree_end(directory)
     if max_depth is None:
         rows = connection.execute(SUBTREE, (start, end, limit)).fetchall()
         return [inode_from_row(row) for row in rows]
     deepest = paths.depth(directory) + 1 + max_depth
+
+    def fetch(first: str, last: str, count: int) -> Sequence[Row]:
+        return connection.execute(SUBTREE, (first, last, count)).fetchall()
+
     with snapshot(connection):
-        return _walk_to_depth(connection, start, end, deepest, limit)
-
-
-def _walk_to_depth(
-    connection: sqlite3.Connection, start: str, end: str, deepest: int, limit: int
-) -> Sequence[Inode]:
-    """
-    Read on in growing steps; at the first path that is too deep, leap over the whole subtree that it is in.
-
-    So what is too deep costs one leap for each directory at the limit, not its number of files. The leap can't be
-    taken from the directory itself: names with a character below ``/`` sort between it and what is in it.
-    """
-    found: list[Inode] = []
-    step = _FIRST_STEP
-    while len(found) < limit:
-        asked = min(step, limit - len(found))
-        rows = connection.execute(SUBTREE, (start, end, asked)).fetchall()
-        shown = next((n for n, row in enumerate(rows) if paths.depth(row[1]) > deepest), len(rows))
-        found += map(inode_from_row, rows[:shown])
-        if shown < len(rows):
-            start = paths.subtree_end(_ancestor(rows[shown][1], deepest))
-            step = _STEP_AFTER_LEAP
-        elif len(rows) < asked:
-            break
-        else:
-            start = _just_after(rows[-1][1])
-            step *= 2
-    return found
-
-
-def _just_after(path: str) -> str:
-    """A lower bound, inclusive, of all paths after ``path``: none has a control character."""
-    return path + "\x01"
-
-
-def _ancestor(path: str, depth: int) -> str:
-    """The ancestor of ``path`` that has ``depth`` segments."""
-    return "/".join(path.split("/", depth + 1)[: depth + 1])
+        return [inode_from_row(row) for row in rows_to_depth(fetch, start, end, deepest, limit)]
 
 
 def get_link(connection: sqlite3.Connection, token_hash: bytes) -> Link | None:
@@ -166,24 +124,22 @@ def list_blobs(connection: sqlite3.Connection, after_id: str, limit: int) -> Seq
 
 def instances(connection: sqlite3.Connection) -> Sequence[Instance]:
     """All nodes that ever registered."""
-    return [instance_from_row(row) for row in connection.execute(INSTANCES).fetchall()]
+    return [instance_from_row(row) for row in connection.execute(sql.INSTANCES).fetchall()]
 
 
 def statistics(connection: sqlite3.Connection) -> StoreStatistics:
     """Counts over the whole store, the root among the directories."""
     with snapshot(connection):
-        files, directories = connection.execute(
-            "SELECT count(*) FILTER (WHERE type = 'file'), count(*) FILTER (WHERE type = 'directory') FROM inodes"
-        ).fetchall()[0]
-        size = connection.execute("SELECT coalesce(sum(size), 0) FROM blobs WHERE role = 0").fetchall()[0][0]
-        links = connection.execute("SELECT count(*) FROM links").fetchall()[0][0]
-        waiting = connection.execute("SELECT count(*) FROM garbage").fetchall()[0][0]
+        files, directories = connection.execute(sql.COUNT_INODES).fetchall()[0]
+        size = connection.execute(sql.SUM_OF_SIZES).fetchall()[0][0]
+        links = connection.execute(sql.COUNT_LINKS).fetchall()[0][0]
+        waiting = connection.execute(sql.COUNT_GARBAGE).fetchall()[0][0]
     return StoreStatistics(files, directories, size, links, waiting)
 
 
 def is_empty(connection: sqlite3.Connection) -> bool:
     """Whether nothing but the root is there."""
-    rows = connection.execute("SELECT 1 FROM inodes WHERE id <> ? LIMIT 1", (ROOT_INODE_ID,)).fetchall()
+    rows = connection.execute(sql.ANYTHING, (ROOT_INODE_ID,)).fetchall()
     return not rows
 
 

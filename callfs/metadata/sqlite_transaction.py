@@ -1,7 +1,5 @@
 """A command inside a transaction of the SQLite store: gather facts, decide, carry the effects out."""
 
-# ruff: noqa: S608 -- statements are put together from constants and "?" alone
-
 from __future__ import annotations
 
 import json
@@ -11,6 +9,7 @@ from types import MappingProxyType
 from typing import Any
 
 from callfs import paths
+from callfs.metadata import sql
 from callfs.metadata import sqlite_queries as queries
 from callfs.metadata.commands import (
     Command,
@@ -40,25 +39,7 @@ from callfs.metadata.facts import (
 from callfs.metadata.rows import LOCAL_KIND, blob_values, inode_values, instance_from_row
 from callfs.model import BlobRef, Inode, Instance, Link
 
-IN_TREE = "SELECT id FROM inodes WHERE path > ? AND path < ?"
-
-_ADD_INODE = """INSERT INTO inodes (path, parent_id, name, depth, type, mode, owner, mtime, ctime, created_at,
-    generation, content_type, content_id, id) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
-_CHANGE_INODE = """UPDATE inodes SET path = ?, parent_id = ?, name = ?, depth = ?, type = ?, mode = ?, owner = ?,
-    mtime = ?, ctime = ?, created_at = ?, generation = ?, content_type = ?, content_id = ? WHERE id = ?"""
-_ADD_BLOB = """INSERT INTO blobs (inode_id, role, blob_id, kind, instance_id, size, sha256)
-    VALUES (?, ?, ?, ?, ?, ?, ?)"""
-_BURY = """INSERT INTO garbage (blob_id, kind, instance_id, size, sha256, not_before_at)
-    SELECT blob_id, kind, instance_id, size, sha256, CASE kind WHEN ? THEN ? ELSE ? END
-    FROM blobs WHERE inode_id IN ({inodes}) ORDER BY blob_id"""
-MOVE_TREE = "UPDATE inodes SET path = ? || substr(path, ?), depth = depth + ? WHERE path > ? AND path < ?"
-
-TREE = "SELECT count(*), count(*) FILTER (WHERE owner <> ?) FROM inodes WHERE path > ? AND path < ?"
 LONGEST_PATH = "SELECT coalesce(max(length(CAST(path AS BLOB))), 0) FROM inodes WHERE path > ? AND path < ?"
-ANY_CHILD = "SELECT 1 FROM inodes WHERE parent_id = ? AND name > '' LIMIT 1"
-PURGE_LINKS = """DELETE FROM links WHERE token_hash IN (
-    SELECT token_hash FROM links WHERE expires_at < ?
-    UNION ALL SELECT token_hash FROM links WHERE used_at < ? AND expires_at >= ? LIMIT ?)"""
 
 
 class SqliteFacts:
@@ -73,12 +54,12 @@ class SqliteFacts:
 
     def has_children(self, directory_id: str) -> bool:
         """Whether anything is in the directory."""
-        return bool(self._connection.execute(ANY_CHILD, (directory_id,)).fetchall())
+        return bool(self._connection.execute(sql.ANY_CHILD, (directory_id,)).fetchall())
 
     def tree(self, directory: str, user: str) -> TreeFacts:
         """What lies below ``directory``."""
         bounds = (paths.subtree_start(directory), paths.subtree_end(directory))
-        rows = self._connection.execute(TREE, (user, *bounds)).fetchall()
+        rows = self._connection.execute(sql.TREE, (user, *bounds)).fetchall()
         return TreeFacts(*rows[0])
 
     def longest_path_bytes(self, directory: str) -> int:
@@ -124,25 +105,22 @@ def apply_command(connection: sqlite3.Connection, command: Command[Any]) -> Any:
 
 
 def _add_inode(connection: sqlite3.Connection, effect: AddInode) -> None:
-    connection.execute(_ADD_INODE, inode_values(effect.inode))
+    connection.execute(sql.ADD_INODE, inode_values(effect.inode))
     if effect.inode.blob is not None:
         _add_blob(connection, effect.inode.id, effect.inode.blob)
 
 
 def _add_blob(connection: sqlite3.Connection, inode_id: str, blob: BlobRef) -> None:
     for values in blob_values(inode_id, blob):
-        connection.execute(_ADD_BLOB, values)
+        connection.execute(sql.ADD_BLOB, values)
 
 
 def _change_inode(connection: sqlite3.Connection, effect: ChangeInode) -> None:
-    connection.execute(_CHANGE_INODE, inode_values(effect.inode))
+    connection.execute(sql.CHANGE_INODE, inode_values(effect.inode))
 
 
 def _touch_directory(connection: sqlite3.Connection, effect: TouchDirectory) -> None:
-    connection.execute(
-        "UPDATE inodes SET mtime = ?1, ctime = ?1, generation = generation + 1 WHERE id = ?2",
-        (effect.at, effect.directory_id),
-    )
+    connection.execute(sql.TOUCH_DIRECTORY, (effect.at, effect.at, effect.directory_id))
 
 
 def _replace_blob(connection: sqlite3.Connection, effect: ReplaceBlob) -> None:
@@ -154,42 +132,41 @@ def _remove_inode(connection: sqlite3.Connection, effect: RemoveInode) -> None:
     inode = effect.inode
     if not inode.is_directory:
         _bury(connection, "?", (inode.id,), effect.retention)
-        connection.execute("DELETE FROM links WHERE inode_id = ?", (inode.id,))
-    connection.execute("DELETE FROM inodes WHERE id = ?", (inode.id,))
+        connection.execute(sql.unlink("?"), (inode.id,))
+    connection.execute(sql.REMOVE_INODE, (inode.id,))
 
 
 def _remove_tree(connection: sqlite3.Connection, effect: RemoveTree) -> None:
     bounds = (paths.subtree_start(effect.directory), paths.subtree_end(effect.directory))
-    _bury(connection, IN_TREE, bounds, effect.retention)
-    connection.execute(f"DELETE FROM links WHERE inode_id IN ({IN_TREE})", bounds)
-    connection.execute("DELETE FROM inodes WHERE path > ? AND path < ?", bounds)
+    _bury(connection, sql.IN_TREE, bounds, effect.retention)
+    connection.execute(sql.unlink(sql.IN_TREE), bounds)
+    connection.execute(sql.REMOVE_TREE, bounds)
 
 
 def _bury(connection: sqlite3.Connection, inodes: str, which: tuple[str, ...], retention: Retention) -> None:
     """Move the blobs of some inodes to the garbage queue."""
     times = (LOCAL_KIND, retention.local_at, retention.elsewhere_at)
-    connection.execute(_BURY.format(inodes=inodes), (*times, *which))
-    connection.execute(f"DELETE FROM blobs WHERE inode_id IN ({inodes})", which)
+    connection.execute(sql.bury(inodes), (*times, *which))
+    connection.execute(sql.unname_blobs(inodes), which)
 
 
 def _move_tree(connection: sqlite3.Connection, effect: MoveTree) -> None:
     """``substr`` counts characters from 1, as ``len`` counts code points, so both cut at the same place."""
     growth = paths.depth(effect.destination) - paths.depth(effect.source)
     bounds = (paths.subtree_start(effect.source), paths.subtree_end(effect.source))
-    connection.execute(MOVE_TREE, (effect.destination, len(effect.source) + 1, growth, *bounds))
+    connection.execute(sql.MOVE_TREE, (effect.destination, len(effect.source) + 1, growth, *bounds))
 
 
 def _add_link(connection: sqlite3.Connection, effect: AddLink) -> None:
     link = effect.link
     connection.execute(
-        """INSERT INTO links (token_hash, inode_id, created_by, created_at, expires_at, used_at)
-        VALUES (?, ?, ?, ?, ?, ?)""",
+        sql.ADD_LINK,
         (link.token_hash, link.inode_id, link.created_by, link.created_at, link.expires_at, link.used_at),
     )
 
 
 def _use_link(connection: sqlite3.Connection, effect: UseLink) -> None:
-    connection.execute("UPDATE links SET used_at = ? WHERE token_hash = ?", (effect.at, effect.token_hash))
+    connection.execute(sql.USE_LINK, (effect.at, effect.token_hash))
 
 
 def _put_instance(connection: sqlite3.Connection, effect: PutInstance) -> None:
@@ -202,7 +179,7 @@ def _put_instance(connection: sqlite3.Connection, effect: PutInstance) -> None:
 
 def _purge_links(connection: sqlite3.Connection, command: PurgeLinks) -> Purged:
     cursor = connection.execute(
-        PURGE_LINKS,
+        sql.PURGE_LINKS,
         (command.expired_before_at, command.used_before_at, command.expired_before_at, command.limit),
     )
     return Purged(cursor.rowcount)
@@ -219,14 +196,14 @@ def _condemn(connection: sqlite3.Connection, command: Condemn) -> Condemned:
     named = queries.named_blobs(connection, command.blob_ids)
     doomed = tuple(blob_id for blob_id in dict.fromkeys(command.blob_ids) if blob_id not in named)
     connection.executemany(
-        "INSERT INTO condemned (blob_id, condemned_at) VALUES (?, ?) ON CONFLICT DO NOTHING",
+        sql.ADD_CONDEMNED,
         [(blob_id, command.at) for blob_id in doomed],
     )
     return Condemned(doomed)
 
 
 def _forget_condemned(connection: sqlite3.Connection, command: ForgetCondemned) -> Purged:
-    cursor = connection.execute("DELETE FROM condemned WHERE condemned_at < ?", (command.before_at,))
+    cursor = connection.execute(sql.FORGET_CONDEMNED, (command.before_at,))
     return Purged(cursor.rowcount)
 
 

@@ -94,6 +94,8 @@ class CommandWriter:
         self._queue: deque[_Waiting] = deque()
         self._changed = threading.Condition()
         self._stopping = False
+        self._failed = False
+        self._batch: list[_Waiting] = []
         self._stopped: Deferred[None] = Deferred()
         self._changes_at_checkpoint = 0
 
@@ -117,6 +119,15 @@ class CommandWriter:
             self._changed.notify()
         waiting.timeout = self._clock.callLater(self._op_timeout_seconds, self._expire, waiting)
         return deferred
+
+    def check(self) -> None:
+        """
+        See whether the thread is well.
+
+        :raises callfs.errors.MetadataUnavailable: it has met a fault that it couldn't go on after.
+        """
+        if self._failed:
+            raise MetadataUnavailable("the metadata store takes no changes: restart the daemon", 60)
 
     def stop(self) -> Deferred[None]:
         """Take no more commands, finish those that are there, close the connection."""
@@ -161,9 +172,27 @@ class CommandWriter:
         try:
             while self._wait():
                 self._commit_waiting()
+        except BaseException:
+            self._log_failure("the metadata writer failed: no more changes are taken until a restart")
+            self._give_up()
         finally:
             self._connection.close()
             self._reactor.callFromThread(self._stopped.callback, None)
+
+    def _give_up(self) -> None:
+        """Leave nobody waiting for a thread that is gone."""
+        with self._changed:
+            self._stopping = self._failed = True
+        taken, waiting = self._batch, []
+        while batch := self._take():
+            waiting += batch
+        lost = Failure(OutcomeUnknown("the metadata store failed while it stored this change"))
+        refused = Failure(MetadataUnavailable("the metadata store takes no changes", 60))
+        self._reactor.callFromThread(self._answer, taken, [lost for _ in taken], False)
+        self._reactor.callFromThread(self._answer, waiting, [refused for _ in waiting], False)
+
+    def _log_failure(self, sentence: str, **fields: str) -> None:
+        self._reactor.callFromThread(self._log.failure, sentence, Failure(), **fields)
 
     def _wait(self) -> bool:
         """Wait for commands; false when there are none and will be none."""
@@ -177,6 +206,7 @@ class CommandWriter:
             batch = [self._queue.popleft() for _ in range(min(MAX_BATCH, len(self._queue)))]
             for waiting in batch:
                 waiting.taken = True
+        self._batch = batch
         return batch
 
     def _commit_waiting(self) -> None:
@@ -210,7 +240,7 @@ class CommandWriter:
         except Exception as error:
             if isinstance(error, sqlite3.Error) and is_environmental(error):
                 raise
-            self._log.failure("metadata command {name} failed", name=type(command).__name__)
+            self._log_failure("metadata command {name} failed", name=type(command).__name__)
             outcome = Failure(InternalError("the metadata store couldn't apply this change; nothing was changed"))
         else:
             self._connection.execute("RELEASE command")
@@ -240,7 +270,7 @@ class CommandWriter:
             try:
                 self._connection.execute("ROLLBACK")
             except sqlite3.Error:
-                self._log.failure("rollback of a metadata transaction failed")
+                self._log_failure("rollback of a metadata transaction failed")
 
     def _settled(self) -> bool:
         """

@@ -40,8 +40,10 @@ class Ended(msgspec.Struct, frozen=True, kw_only=True):
 def report(context: Context, ended: Ended) -> None:
     """Write the access event and count the request."""
     method = ended.method if ended.method in _KNOWN_METHODS else _OTHER_METHOD
+    # A text without fields: formatting one costs more than all the rest of this event.
     context.log.info(
-        "{method} {route} {status}",
+        "request",
+        event="request",
         method=method,
         route=ended.route,
         status=ended.status,

@@ -69,7 +69,7 @@ _READ_PARAMETERS = (
     query("manifest", "The shard manifest of an erasure-coded file; 400 for another.", boolean()),
     *_READ_CONDITIONS,
 )
-_READ_ERRORS = ("400", "404", "412", "502")
+_READ_ERRORS = ("400", "404", "412")
 
 _FILES, _DIRECTORIES = "/v1/files/{path}", "/v1/directories/{path}"
 _LINKS, _DOWNLOAD = "/v1/links/generate", "/download/{token}"
@@ -177,7 +177,7 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         summary="Download the file of a link, once",
         description="Exactly one of any number of requests gets the file. Range and conditions are ignored.",
         results={"200": ("The file.", BYTES)},
-        errors=("404", "410", "429", "502"),
+        errors=("404", "410", "429"),
         path_note=_LINK_NOTE,
     ),
     (_DOWNLOAD, "HEAD"): Operation(

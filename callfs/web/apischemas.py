@@ -151,8 +151,7 @@ ERRORS: dict[str, str] = {
     "416": "RANGE_NOT_SATISFIABLE: no range lies in the file.",
     "423": "RESOURCE_LOCKED: another change took too long; Retry-After says when to come again.",
     "429": "RATE_LIMITED: Retry-After says when to come again.",
-    "502": "PEER_UNAVAILABLE: the bytes can't be read just now.",
-    "503": "METADATA_UNAVAILABLE or SERVICE_UNAVAILABLE: nothing was changed, come again after Retry-After.",
+    "503": "METADATA_UNAVAILABLE, PEER_UNAVAILABLE or SERVICE_UNAVAILABLE: nothing was changed, come again later.",
     "504": "OUTCOME_UNKNOWN: it may or may not have happened; look before repeating.",
     "507": "INSUFFICIENT_STORAGE: no room; nothing was stored.",
 }

@@ -110,6 +110,9 @@ class Channel(WritingHalf):
         self._reading = False
         if self._state is State.BODY and self._exchange is not None:
             self._exchange.body_cut_short()
+        elif self._state is State.UPGRADED:
+            self.transport.unregisterProducer()
+            self._close()
         elif self._state is not State.BUSY:
             self._close()
 

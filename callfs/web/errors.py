@@ -41,7 +41,7 @@ STATUS: Mapping[str, int] = MappingProxyType(
         "RATE_LIMITED": 429,
         "HEADERS_TOO_LARGE": 431,
         "INTERNAL_ERROR": 500,
-        "PEER_UNAVAILABLE": 502,
+        "PEER_UNAVAILABLE": 503,
         "METADATA_UNAVAILABLE": 503,
         "INSUFFICIENT_SHARDS": 503,
         "SERVICE_UNAVAILABLE": 503,

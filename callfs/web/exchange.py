@@ -134,7 +134,8 @@ class Exchange:
         if not context.ready and not open_before_ready(head.path):
             raise ServiceUnavailable("the server is starting; try again soon")
         if self._asks_for_upgrade():
-            return await self._upgrade()
+            await self._upgrade()
+            return None
         route = found(context.application, head.method, head.path)
         if isinstance(route, CallFSError):
             self._authenticate(head.headers.get("authorization"), required_access(head.path))

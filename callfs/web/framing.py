@@ -101,8 +101,9 @@ class Chunked:
         """Take a line, or what there is of it; where the rest begins."""
         end = data.find(b"\n", position) + 1
         self._line += data[position : end or len(data)]
-        limit = len(_CRLF) if self._expect is _Expect.DATA_END else _MAX_CHUNK_LINE_BYTES
-        if len(self._line) > limit:
+        if self._expect is _Expect.DATA_END and not _CRLF.startswith(self._line):
+            raise BadRequest("the chunked body is malformed: a chunk is longer than its size")
+        if len(self._line) > _MAX_CHUNK_LINE_BYTES:
             raise BadRequest("the chunked body is malformed: a line in it is too long")
         if not end:
             return len(data)
@@ -118,8 +119,6 @@ class Chunked:
             self._remaining = int(match[1], 16)
             self._expect = _Expect.DATA if self._remaining else _Expect.TRAILER
         elif self._expect is _Expect.DATA_END:
-            if line != _CRLF:
-                raise BadRequest("the chunked body is malformed: a chunk is longer than its size")
             self._expect = _Expect.SIZE
         elif line == _CRLF:
             self.complete = True

@@ -104,7 +104,7 @@ def route(
         if entry.name in router.endpoints:
             raise ValueError(f"two routes of one resource have the name {entry.name}")
         for rule in _rules(pattern):
-            router.route(rule, methods=list(methods), endpoint=entry.name, merge_slashes=False)(function)
+            router.route(rule, methods=list(methods), endpoint=entry.name, merge_slashes=False)(function)  # type: ignore[type-var]
         _allow_exactly(router, entry)
         function.route_entry = entry  # type: ignore[attr-defined]
         return function

@@ -33,9 +33,8 @@ _PATIENCE_MILLISECONDS = 2
 
 def plain_tcp_socket(transport: Any) -> socket.socket | None:
     """The socket of a TCP transport without TLS; ``None`` of any other."""
-    if not ITCPTransport.providedBy(transport) or ISSLTransport.providedBy(transport):
-        return None
-    handle = transport.getHandle()
+    is_plain_tcp = ITCPTransport.providedBy(transport) and not ISSLTransport.providedBy(transport)
+    handle = transport.getHandle() if is_plain_tcp else None
     return handle if isinstance(handle, socket.socket) else None
 
 
@@ -118,10 +117,13 @@ class _Duplicates:
         try:
             return send_some(self.target, self._source, offset, length)
         finally:
-            with self._lock:
-                self._in_use = False
-                if self._given_up:
-                    self._close()
+            self._job_ended()
+
+    def _job_ended(self) -> None:
+        with self._lock:
+            self._in_use = False
+            if self._given_up:
+                self._close()
 
     def give_up(self) -> None:
         """Close them, at once or when the job under way has ended."""

@@ -22,11 +22,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-import txaio  # type: ignore[import-untyped]
 from autobahn.twisted.websocket import WebSocketServerProtocol
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
+from txaio import tx
 
 from callfs.web.progress import acknowledged
 from callfs.web.sendfile import plain_tcp_socket
@@ -91,8 +91,11 @@ class TransferConnection(WebSocketServerProtocol):
     :param headers: for the 101, besides those of the handshake.
     """
 
+    # A reactor's transports have more than one interface says.
+    transport: Any
+
     # Autobahn warns of whatever a client does wrong; that is the client's affair and in the access event.
-    log = txaio.make_logger(level="error")
+    log = tx.make_logger(level="error")  # type: ignore[no-untyped-call]
 
     def __init__(
         self,
@@ -204,13 +207,12 @@ class TransferConnection(WebSocketServerProtocol):
         if self._outflow.is_full:
             self._pong = payload
         elif self.is_live:
-            self.sendPong(payload)
+            self.sendPong(payload)  # type: ignore[no-untyped-call]
 
     def onCloseFrame(self, code: int | None, reasonRaw: bytes | None) -> bool | None:
         """For Autobahn: keep a valid close frame until :meth:`finish`; nothing counts that follows it."""
         if not self.is_live or not self._is_valid_close(code, reasonRaw):
-            answered: bool | None = super().onCloseFrame(code, reasonRaw)
-            return answered
+            return super().onCloseFrame(code, reasonRaw)  # type: ignore[arg-type]
         self._close_held = True
         self.data = b""
         self.remoteCloseCode = code
@@ -244,7 +246,7 @@ class TransferConnection(WebSocketServerProtocol):
         """
         if self.is_live and not self._close_held:
             self.bytes_sent += len(message)
-            self.sendMessage(message, isBinary=True)
+            self.sendMessage(message, isBinary=True)  # type: ignore[no-untyped-call]
         return self._outflow.room()
 
     def send_text(self, text: str) -> None:
@@ -252,7 +254,7 @@ class TransferConnection(WebSocketServerProtocol):
         if self.is_live and not self._close_held:
             message = text.encode("utf-8")
             self.bytes_sent += len(message)
-            self.sendMessage(message)
+            self.sendMessage(message)  # type: ignore[no-untyped-call]
 
     def wait_for_client(self, waiting: bool) -> None:
         """Whether the client is the one waited for: the read timeout runs just then."""
@@ -344,7 +346,7 @@ class TransferConnection(WebSocketServerProtocol):
         self._output_timer.stop()
         pong, self._pong = self._pong, None
         if pong is not None:
-            self.sendPong(pong)
+            self.sendPong(pong)  # type: ignore[no-untyped-call]
 
     def _acknowledged(self) -> int | None:
         return None if self._socket is None else acknowledged(self._socket)

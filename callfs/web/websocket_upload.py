@@ -138,8 +138,8 @@ class UploadTransfer:
         except CallFSError as error:
             connection.finish(close_code(error), close_reason(error))
         except Exception:
-            error = internal_error()
-            connection.finish(close_code(error), close_reason(error))
+            fault = internal_error()
+            connection.finish(close_code(fault), close_reason(fault))
             _log.failure("upload {request_id} failed", request_id=target.request_id)
         else:
             if target.size is not None:

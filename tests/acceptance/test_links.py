@@ -13,7 +13,7 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 
-from tests.acceptance.conftest import StartDaemon
+from tests.acceptance.conftest import ROOMY_LIMITS, StartDaemon
 from tests.support.daemon import Daemon
 from tests.support.http import Answer, Client
 from tests.support.waiting import eventually
@@ -218,7 +218,7 @@ class TestFollowing:
 
     def test_restart(self, start_daemon: StartDaemon) -> None:
         """A crash neither costs a link nor brings a used one back."""
-        daemon = start_daemon()
+        daemon = start_daemon({"limits": ROOMY_LIMITS})
         alice = daemon.client()
         path = alice.stored("/f", CONTENT)
         used, unused = token_for(alice, path), token_for(alice, path)
@@ -232,7 +232,7 @@ class TestFollowing:
 class TestSecrecy:
     def test_stored_as_a_hash(self, start_daemon: StartDaemon) -> None:
         """Neither the metadata nor the log holds a token, nor its random part."""
-        daemon = start_daemon({"log": {"level": "debug"}})
+        daemon = start_daemon({"log": {"level": "debug"}, "limits": ROOMY_LIMITS})
         alice, nobody = daemon.client(), daemon.client(None)
         path = alice.stored("/f", CONTENT)
         tokens = [token_for(alice, path) for _ in range(2)]

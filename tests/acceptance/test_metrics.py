@@ -83,8 +83,8 @@ def test_authentication(nobody: Client) -> None:
 
 def test_listener(counted: Daemon) -> None:
     """metrics.listen_addr serves the same without a key, and nothing else."""
-    scraper = Client(("127.0.0.1", counted.metrics_port), None)
-    answer = scraper.request("GET", "/metrics")
+    scraper = Client(("127.0.0.1", counted.metrics_port), counted.keys["alice"])
+    answer = Client(scraper.address, None).request("GET", "/metrics")
     assert answer.status == 200
     types = re.findall(r"^# TYPE (\S+)", answer.body.decode(), re.MULTILINE)
     assert set(NAMES) <= set(types)

@@ -102,7 +102,7 @@ class TestCanonicalForm:
         alice.request(method, "/v1/files/../x", b"").refused(400, "INVALID_PATH")
 
     @pytest.mark.parametrize(
-        "path", ["/../x", "../x", "/a/../../x", "/a\\b", "/a\u0000b", "/a\u202eb", "/" + "a" * 256]
+        "path", ["/../x", "/..", "/a/../../x", "/a\\b", "/a\u0000b", "/a\u202eb", "/" + "a" * 256]
     )
     def test_same_rule_in_json(self, alice: Client, home: str, path: str) -> None:
         """A path in a JSON body or a query obeys the same rule."""

@@ -63,7 +63,7 @@ class SmallDiskTests(TestCase):
         """So it is when somebody else fills the disk while a blob is written; afterwards writing works again."""
         backend = self.backend()
         staged = await backend.stage(new_id())
-        await staged.write(b"x" * 2 * MIB)
+        await staged.write(b"x" * 1000)
         self.disk.fill()
         with pytest.raises(InsufficientStorage):  # noqa: PT012 - any of the writes
             for _ in range(20):
@@ -213,13 +213,18 @@ class DiskErrorTests(TestCase):
 class CallerGoesTests(TestCase):
     """A caller that aborts or cancels while a thread is on the file."""
 
-    async def setUp(self) -> None:
+    def setUp(self) -> Any:
         self.root = new_folder(self)
         self.go_on = threading.Event()
         self.stop_at = ""
         self.backend: Any = make_local(self, self.root, reached=self.reached)
         self.addCleanup(self.go_on.set)  # the last that is added is the first that runs
-        await self.backend.delete(await put(self.backend, b"the free space is known now"))
+        return self.let_free_space_be_known()
+
+    @returns_deferred
+    async def let_free_space_be_known(self) -> None:
+        """Until then every stage asks the disk."""
+        await self.backend.delete(await put(self.backend, b"data"))
         self.before = open_descriptors()
 
     def reached(self, step: str) -> None:

@@ -14,6 +14,7 @@ from callfs.backends.interfaces import BlobMissing
 from callfs.errors import InternalError, PeerUnavailable
 from tests.backends.support import make_local, new_folder, open_descriptors
 from tests.contract.backends import MIB, Instant, content, get, listed, new_id, put
+from tests.support.mounts import SmallDisk
 
 
 def files(root: Path) -> list[str]:
@@ -83,7 +84,6 @@ class LayoutTests(TestCase):
         backend = make_local(self, root)
         await self.assertFailure(backend.stage(new_id()), InternalError)
         assert not root.exists()
-        assert len(self.flushLoggedErrors()) == 0
 
 
 class FoundTests(TestCase):
@@ -212,8 +212,10 @@ class DescriptorTests(TestCase):
 
     async def test_a_thousand_of_each(self) -> None:
         """A thousand aborted, committed, opened and missed blobs leave no descriptor open."""
+        disk = SmallDisk(new_folder(self), 64 * MIB)  # in memory: a thousand real commits would take long
+        self.addCleanup(disk.close)
         for linux_calls in (True, False):
-            backend: Any = make_local(self, linux_calls=linux_calls)
+            backend: Any = make_local(self, disk.inside, linux_calls=linux_calls)
             await put(backend, b"warm")
             before = open_descriptors()
             for number in range(250):

@@ -18,6 +18,13 @@ STEPS = ("blob.staged", "blob.written", "blob.fsynced", "blob.renamed", "blob.co
 VISIBLE = ("blob.renamed", "blob.committed")
 
 
+def run_writer(arguments: list[str]) -> int:
+    """The exit status of a process that writes a blob."""
+    return subprocess.run(
+        [sys.executable, "-m", "tests.backends.killed_writer", *arguments], check=False
+    ).returncode
+
+
 class KilledTests(TestCase):
     """A crash leaves nothing or the whole blob, never a torn one."""
 
@@ -25,8 +32,7 @@ class KilledTests(TestCase):
         """Kill a writer at the step, then start anew on its root."""
         root, blob_id = new_folder(self), new_id()
         arguments = [str(root), blob_id, str(size), step]
-        process = subprocess.run([sys.executable, "-m", "tests.backends.killed_writer", *arguments], check=False)
-        assert process.returncode == -signal.SIGKILL
+        assert run_writer(arguments) == -signal.SIGKILL
         backend: Any = make_local(self, root)
         await backend.remove_stale_staged(2**60)
         assert files(root / "staging") == []

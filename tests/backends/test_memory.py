@@ -16,7 +16,7 @@ class MemoryBackendTests(BlobBackendContract, TestCase):
     provider = MemoryBackend
 
     def make_backend(self) -> IBlobBackend:
-        return MemoryBackend(now=self.now)  # type: ignore[no-any-return]
+        return MemoryBackend(now=self.now)
 
 
 class CapacityTests(TestCase):

@@ -80,11 +80,17 @@ def test_the_lock_is_not_inherited(tmp_path: Path) -> None:
     """A program that the daemon starts doesn't keep the root locked after the daemon's end."""
     folder = root_folder(tmp_path)
     folder.lock()
-    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, close_fds=False):
+    child_code = "print('running', flush=True); input()"
+    with subprocess.Popen(
+        [sys.executable, "-c", child_code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, close_fds=False
+    ) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == b"running\n"
         folder.unlock()
         again = root_folder(tmp_path)
         again.lock()
         again.unlock()
+        child.communicate(b"\n")
 
 
 def test_adopt(tmp_path: Path) -> None:
@@ -120,7 +126,7 @@ def test_damaged_identity(tmp_path: Path) -> None:
 
 def test_a_missing_parent(tmp_path: Path) -> None:
     """Only the last folder is made: a path that isn't mounted or mistyped is refused."""
-    with pytest.raises(RootUnusable, match="parent .* does not exist"):
+    with pytest.raises(RootUnusable, match=r"parent .* does not exist"):
         root_folder(tmp_path / "missing" / "root").lock()
 
 

@@ -315,6 +315,25 @@ class BlobBackendContract:
         assert await self.backend.purge_set_aside(self.now.at + 1) == 1
         assert await get(self.backend, stays) == b"x"
 
+    async def test_put_back(self: Any) -> None:
+        """What is set aside is listed in pages, with the time since when, and can be put back whole."""
+        blob_ids = sorted([await put(self.backend, b"data") for _ in range(5)])
+        assert await self.backend.list_set_aside() == []
+        for blob_id in blob_ids:
+            await self.backend.set_aside(blob_id)
+        page = await self.backend.list_set_aside("", 3)
+        page += await self.backend.list_set_aside(page[-1].id, 3)
+        assert [(found.id, found.size, found.modified_at) for found in page] == [
+            (blob_id, 4, self.now.at) for blob_id in blob_ids
+        ]
+        await self.backend.put_back(blob_ids[0])
+        assert await get(self.backend, blob_ids[0]) == b"data"
+        assert await listed(self.backend) == blob_ids[:1]
+        assert await self.backend.purge_set_aside(self.now.at + 1) == 4
+        for blob_id in (blob_ids[0], blob_ids[1], new_id(), "../../etc/passwd"):
+            await self.backend.put_back(blob_id)
+        assert await listed(self.backend) == blob_ids[:1]
+
     async def test_stale_means_not_of_this_process(self) -> None:
         """Cleaning up after others leaves alone what this process has staged, and what is committed."""
         blob_id, data = new_id(), content(3 * MIB)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import msgspec
 from twisted.internet.defer import CancelledError
 
-from callfs.engine.read import LOOKUPS
+from callfs.engine.ports import Ports
+from callfs.engine.read import LOOKUPS, open_found
 from callfs.engine.settings import EngineSettings
 from callfs.errors import FileNotFound, NotADirectory, NotAFile, PeerUnavailable
 from callfs.metadata.commands import CreateFile
@@ -128,9 +129,6 @@ class TestOpen(EngineCase):
             await self.backend.inner.delete(inode.blob.id)
             await self.put("/f", b"again")
             return inode
-
-        from callfs.engine.ports import Ports
-        from callfs.engine.read import open_found
 
         ports = Ports(
             metadata=self.store,

@@ -7,6 +7,7 @@ import hashlib
 from twisted.internet.defer import CancelledError, gatherResults
 
 from callfs.engine.filesystem import ExpectedDigest
+from callfs.engine.settings import EngineSettings
 from callfs.errors import (
     BadRequest,
     ChecksumMismatch,
@@ -186,8 +187,6 @@ class TestDecidedBeforeTheBodyOfAReplacement(EngineCase):
 
     async def test_unreachable_holder(self) -> None:
         """What is on a node that can't be reached can't be replaced through this one."""
-        from callfs.engine.settings import EngineSettings
-
         self.filesystem = self.make_filesystem(settings=EngineSettings(instance_id="node-2"))
         body = Feed()
         await self.refused(PeerUnavailable, self.filesystem.put_file(ALICE, "/f", upload(body)))
@@ -471,6 +470,34 @@ class TestCancelled(EngineCase):
         """Once the body is complete the write goes on: past the command."""
         await self.goes_on(self.store.steps, "applied PutFile")
         await settled(lambda: not self.locks.held)
+
+    async def test_waited_for_at_the_end(self) -> None:
+        """A node that stops can wait for the writes whose clients have gone."""
+        await self.filesystem.settled()
+        self.store.steps.hold("PutFile")
+        arrival = self.store.steps.arrival("PutFile")
+        write = started(self.put("/f", b"new"))
+        await arrival
+        write.cancel()
+        await self.refused(CancelledError, write)
+        settling = started(self.filesystem.settled())
+        assert not settling.called
+        self.store.steps.release("PutFile")
+        await settling
+        assert await self.content("/f") == b"new"
+        assert self.locks.held == []
+
+    async def test_fault_after_the_client_went(self) -> None:
+        """A fault that nobody hears of any more is logged."""
+        self.backend.steps.hold("commit")
+        self.backend.steps.fail("commit", OSError(5, "input/output error"))
+        write = started(self.put("/f", b"new"))
+        write.cancel()
+        await self.refused(CancelledError, write)
+        self.backend.steps.release("commit")
+        await self.filesystem.settled()
+        assert len(self.flushLoggedErrors(OSError)) == 1
+        await self.nothing_left()
 
     async def test_failing_after_the_client_went(self) -> None:
         """A write that fails when nobody waits any more still clears up."""

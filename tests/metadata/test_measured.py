@@ -29,6 +29,7 @@ class Observer:
 class MeasuredContractTests(SqliteBinding, MetadataContract, TestCase):
     """A measured store is a store."""
 
+    provider = MeasuredStore
     base_folder = TMPFS
     machine_examples = 5
 

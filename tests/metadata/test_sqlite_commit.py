@@ -261,3 +261,23 @@ class FailedCommitTests(SqliteBinding, TestCase):
     async def test_a_failed_write(self) -> None:
         """The same for any error of a write."""
         await self.fails_with(MetadataUnavailable, *[sqlite3.SQLITE_IOERR_WRITE] * 4)
+
+
+class FailedWriterTests(SqliteBinding, TestCase):
+    """A writer that meets a fault of the program itself."""
+
+    base_folder = TMPFS
+
+    async def test_nobody_waits_for_a_writer_that_is_gone(self) -> None:
+        """What it had is of unknown outcome, what comes later is refused, readiness says so, reads go on."""
+
+        def reached(step: str) -> None:
+            raise RuntimeError(f"fault at {step}")
+
+        make = Commands()
+        store = await self.opened(self.folder() / "callfs.sqlite3", reached=reached)
+        await failure(store.apply(make.create("/f")), OutcomeUnknown)
+        await failure(store.apply(make.create("/g")), MetadataUnavailable)
+        await failure(store.check(), MetadataUnavailable)
+        assert await store.get("/") is not None
+        assert len(self.flushLoggedErrors(RuntimeError)) == 1

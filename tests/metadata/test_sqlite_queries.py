@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from callfs.metadata import sql
 from callfs.metadata import sqlite_queries as queries
 from callfs.metadata import sqlite_transaction as transaction
 from callfs.metadata.sqlite_file import migrations
@@ -22,11 +23,11 @@ REQUESTS = {
     "condemned": queries.CONDEMNED,
     "named blobs": queries.NAMED_BLOBS,
     "all blobs": queries.BLOBS,
-    "move of a tree": transaction.MOVE_TREE,
-    "owners in a tree": transaction.TREE,
+    "move of a tree": sql.MOVE_TREE,
+    "owners in a tree": sql.TREE,
     "longest path": transaction.LONGEST_PATH,
-    "anything in a directory": transaction.ANY_CHILD,
-    "purge of links": transaction.PURGE_LINKS,
+    "anything in a directory": sql.ANY_CHILD,
+    "purge of links": sql.PURGE_LINKS,
 }
 PAGES = ("children", "subtree", "garbage", "condemned", "all blobs")
 

@@ -327,6 +327,14 @@ class Counts:
         """Staged blobs were removed."""
         self.of["staged_removed", backend_type] += count
 
+    def stored(self, files: int, directories: int, size: int) -> None:
+        """See :class:`callfs.metrics.Metrics`."""
+        self.of["stored",] = files
+
+    def garbage_queue_length(self, count: int) -> None:
+        """See :class:`callfs.metrics.Metrics`."""
+        self.of["garbage_queue_length",] = count
+
     def links_purged(self, count: int) -> None:
         """Links were purged."""
         self.of["links_purged",] += count

@@ -175,9 +175,14 @@ class WebSocketCase(EngineCase):
         return client
 
     async def shake_hands(
-        self, path: str, query: str = "", headers: Mapping[str, str | None] | None = None
+        self, path: str, query: str = "", headers: Mapping[str, str | None] | None = None, then: bytes = b""
     ) -> tuple[RawWebSocket, str]:
-        """Send a handshake; the connection and the head of the answer. ``None`` leaves a header out."""
+        """
+        Send a handshake; the connection and the head of the answer.
+
+        :param headers: others than usual; ``None`` leaves one out.
+        :param then: what is sent in the same packet.
+        """
         client = await self.connect()
         fields: dict[str, str | None] = {
             "Host": f"127.0.0.1:{self.port.getHost().port}",
@@ -190,7 +195,7 @@ class WebSocketCase(EngineCase):
         }
         lines = [f"GET {websocket_target(path, query)} HTTP/1.1"]
         lines += [f"{name}: {value}" for name, value in fields.items() if value is not None]
-        client.transport.write("\r\n".join([*lines, "", ""]).encode())
+        client.transport.write("\r\n".join([*lines, "", ""]).encode() + then)
         return client, (await client.take_head()).decode()
 
     async def open(

@@ -95,6 +95,7 @@ class WebSocket:
 
     def receive(self) -> Frame:
         """The next frame; EOFError when the connection is over."""
+        assert self.open, f"no WebSocket: {self.answer!r}"
         first, second = self.wire.read_exactly(2)
         assert not first & 0x70, "reserved bits"
         assert not second & 0x80, "a server masks nothing"

@@ -5,13 +5,14 @@ from __future__ import annotations
 import base64
 import json
 import os
+import struct
 
 from callfs.errors import PeerUnavailable
 from callfs.web.websocket import STOP_CHECK_SECONDS
 from callfs.web.websocket_download import MESSAGE_BYTES
 from tests.support.engine import settled, turns
 from tests.support.rawwebsocket import ALICE_KEY, LIMITS, RawWebSocket, WebSocketCase
-from tests.support.websocket import BINARY, PONG, TEXT
+from tests.support.websocket import BINARY, CLOSE, PONG, TEXT, frame
 
 MIB = 1024 * 1024
 
@@ -24,7 +25,7 @@ class DownloadCase(WebSocketCase):
             assert received.opcode == BINARY
             assert received.final
             messages.append(received.payload)
-        client.send(received.payload[:2], 0x8)
+        client.send(received.payload[:2], CLOSE)
         assert await client.ended() == b""
         client.reason = received.payload[2:].decode()
         return messages, received.close_code
@@ -314,11 +315,11 @@ class TestHandshake(DownloadCase):
             assert head.startswith("HTTP/1.1 200 ")
             assert await client.take(8) == b"ordinary"
 
-    async def test_first_frame_at_once(self) -> None:
-        """A client that sends with the handshake already isn't misunderstood, but nothing of the head is content."""
-        client, head = await self.shake_hands("/up", "mode=upload")
+    async def test_frames_with_handshake(self) -> None:
+        """Frames in the same packet as the handshake count; nothing of its head is taken for one."""
+        message = b"GET / HTTP/1.1\r\n\r\n"
+        frames = frame(message) + frame(struct.pack(">H", 1000), CLOSE)
+        client, head = await self.shake_hands("/up", "mode=upload", then=frames)
         assert head.startswith("HTTP/1.1 101 ")
-        client.send_text("GET / HTTP/1.1\r\n\r\n")
-        client.close(1000)
         assert await client.close_code(answer=False) == 1000
-        assert await self.content("/up") == b"GET / HTTP/1.1\r\n\r\n"
+        assert await self.content("/up") == message

@@ -489,7 +489,7 @@ class TestStop(UploadCase):
             client.send(b".")
             await settled(lambda count=count: self.backend.steps.passed["write"] == count)
             self.advance(STOP_CHECK_SECONDS)
-        other, head = await self.shake_hands("/g", "mode=upload")
+        _, head = await self.shake_hands("/g", "mode=upload")
         assert head.startswith("HTTP/1.1 503 ")
         client.close(1000)
         assert await client.close_code(answer=False) == 1000
