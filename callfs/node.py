@@ -124,7 +124,9 @@ def build(config: Config, reactor: Any, readiness: Readiness, reached: Reached) 
     )
     backend = _backend(config, reactor, pools, metrics, reached)
     store = _store(config, reactor, pools, metrics, reached)
-    locks = MeasuredLocks(LocalLocks(reactor, first_fencing=instant()), metrics.lock_operation, metrics.active_locks, time.monotonic)
+    locks = MeasuredLocks(
+        LocalLocks(reactor, first_fencing=instant()), metrics.lock_operation, metrics.active_locks, time.monotonic
+    )
     janitor = Janitor(
         metadata=store,
         backends={LOCAL: backend},

@@ -1,8 +1,8 @@
 """
 A daemon that kills itself: ``python -m tests.support.failing_daemon STEP N -c CONFIG``.
 
-It is the ordinary server with one collaborator more: when the step is reached for the N-th time (counted from 1, over all
-threads) the process ends by SIGKILL, as in a power failure of the process.
+It is the ordinary server with one collaborator more: when the step is reached for the N-th time (counted from 1,
+over all threads) the process ends by SIGKILL, as when it is killed from outside.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The ``twistd callfs`` command. This folder has no ``__init__.py``: it is shared by the plugins of many projects."""
+"""The ``twistd callfs`` command. This folder has no ``__init__.py``: the plugins of many projects share it."""
 
 from twisted.application.service import ServiceMaker
 
