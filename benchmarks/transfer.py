@@ -40,7 +40,8 @@ events {{ worker_connections 512; }}
 http {{
   access_log off; sendfile on; tcp_nopush on; client_max_body_size 0;
   client_body_temp_path {folder}/nginx-body; proxy_temp_path {folder}/nginx-proxy;
-  fastcgi_temp_path {folder}/nginx-fastcgi; uwsgi_temp_path {folder}/nginx-uwsgi; scgi_temp_path {folder}/nginx-scgi;
+  fastcgi_temp_path {folder}/nginx-fastcgi; uwsgi_temp_path {folder}/nginx-uwsgi;
+  scgi_temp_path {folder}/nginx-scgi;
   server {{ listen 127.0.0.1:{port}; root {folder}/nginx-files; dav_methods PUT DELETE; }}
 }}
 """

@@ -118,6 +118,9 @@ def timestamp(seconds: float | None) -> str | None:
 
 
 def _message(event: LogEvent, redaction: Redaction) -> str:
+    text = event.get("log_format")
+    if isinstance(text, str) and "{" not in text and "}" not in text:
+        return text
     if any(redaction.hides(name) or isinstance(value, _CONTAINERS) for name, value in event.items()):
         event = {name: _showable(name, value, redaction) for name, value in event.items()}
     return _safely(lambda: formatEvent(event))

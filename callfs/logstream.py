@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from threading import Lock
+from collections import deque
+from threading import RLock
 
 # JSON, so that in a log of JSON every line stays an object; people can read it, too.
 _NOTICE = (
@@ -24,21 +25,38 @@ class LogStream:
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
-        self._lock = Lock()
+        # A signal's handler runs on the main thread wherever that is, in the middle of a write too, and may log. What it
+        # logs then must neither wait for the lock, which would be for ever, nor come between the parts of a line.
+        self._lock = RLock()
+        self._writing = False
+        self._interrupting: deque[bytes] = deque()
         self._rest = b""
         self._lost = 0
 
     def write(self, text: str) -> None:
         """Write whole lines."""
+        line = text.encode("utf-8", "backslashreplace")
         with self._lock:
-            if not self._flush():
-                self._lost += 1
+            if self._writing:
+                self._interrupting.append(line)
                 return
-            if self._lost:
-                self._rest = _NOTICE % self._lost
-                self._lost = 0
-            self._rest += text.encode("utf-8", "backslashreplace")
-            self._flush()
+            self._writing = True
+            try:
+                self._write(line)
+                while self._interrupting:
+                    self._write(self._interrupting.popleft())
+            finally:
+                self._writing = False
+
+    def _write(self, line: bytes) -> None:
+        if not self._flush():
+            self._lost += 1
+            return
+        if self._lost:
+            self._rest = _NOTICE % self._lost
+            self._lost = 0
+        self._rest += line
+        self._flush()
 
     def _flush(self) -> bool:
         """Whether all that was waiting is written."""

@@ -19,7 +19,7 @@ _HIDDEN_NAME = re.compile(
 )
 _PRECEDED = re.compile(
     r"((?:/|%2f)download(?:/|%2f)|callfs\.bearer\.|\b(?:bearer|basic)\s+|\bpassword\s*=\s*|://[^/\s:@]*:(?=[^/\s@]*@))"
-    r"[^\s\"'<>,;?#&/@]+",
+    r"(?!\{token\})[^\s\"'<>,;?#&/@]+",
     re.IGNORECASE,
 )
 # Names of fields come from our own code, but a map that is logged may have any.

@@ -113,6 +113,7 @@ class NodeService(Service):
         await self._listen(self._node.site, config.server.listen_addr, "server.listen_addr")
         if config.metrics.listen_addr:
             await self._listen(self._node.metrics_site, config.metrics.listen_addr, "metrics.listen_addr")
+        self._refuse_lost_database()
         await self._node.store.open()
         await self._recognise_root()
         removed = await self._node.backend.remove_stale_staged(instant())
@@ -141,6 +142,19 @@ class NodeService(Service):
         self._ports.append(port)
         self._log.info("listening on {address}", event="listening", address=address, setting=key)
 
+    def _places(self) -> str:
+        config = self._config
+        return f"root folder {config.backend.localfs_root_path}, database {config.metadata_store.sqlite_path}"
+
+    def _refuse_lost_database(self) -> None:
+        """Where a folder knows its store, a missing database is a mistake: an empty one isn't made in its place."""
+        database = self._config.metadata_store.sqlite_path
+        if self._node.root.identity() is not None and not database.exists():
+            raise CannotStart(
+                f"the root folder {self._node.root.path} belongs to a metadata store, but the database {database} "
+                "doesn't exist. Correct metadata_store.sqlite_path, or restore the database from a backup"
+            )
+
     async def _recognise_root(self) -> None:
         """Nothing is judged, written or deleted before the store and the folder are known to belong together."""
         instances = {instance.id: instance for instance in await self._node.store.instances()}
@@ -154,7 +168,7 @@ class NodeService(Service):
             root_has_blobs=self._node.root.has_blobs(),
         )
         if decision.verdict is Verdict.REFUSE:
-            raise CannotStart(decision.message)
+            raise CannotStart(f"{decision.message} ({self._places()})")
         if identity is None:
             identity = self._node.root.adopt(self._node.store.store_id)
         await self._node.store.apply(

@@ -70,7 +70,15 @@ PURE = {
     "callfs.web.websocket_codes",
     "callfs.web.websocket_handshake",
 }
-SHARED = {"callfs.deferreds", "callfs.metrics", "callfs.logs", "callfs.logstream", "callfs.system"}
+SHARED = {
+    "callfs.deferreds",
+    "callfs.metrics",
+    "callfs.logs",
+    "callfs.logstream",
+    "callfs.system",
+    "callfs.redis_errors",
+    "callfs.redis_pool",
+}
 ADAPTERS = ("metadata", "backends", "locks", "cluster")
 LEVELS = {"engine": 5, "erasure": 4, "web": 6, "cli": 6, "config": 1}
 TOP = {"callfs.node", "callfs.service", "callfs.tap", "callfs.__main__"}

@@ -14,6 +14,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import react
 from twisted.python.threadpool import ThreadPool
 
+from callfs.backends.identity import Identity, Verdict, recognise
 from callfs.backends.localfs import LocalBackend
 from callfs.backends.rootfolder import RootFolder, RootUnusable
 from callfs.cli.options import config_option, config_path, loaded_configuration
@@ -63,7 +64,11 @@ class Tally:
 @click.option(
     "--deep", is_flag=True, help="Read every blob and verify its SHA-256; takes as long as reading it all."
 )
-@click.option("--repair", is_flag=True, help="Move blobs that nothing names aside; they are deleted a week later.")
+@click.option(
+    "--repair",
+    is_flag=True,
+    help="Move blobs that nothing names aside; they are deleted a week later. Put back those that have a name again.",
+)
 @click.option(
     "--remove-lost", is_flag=True, help="Remove files whose bytes are lost or damaged. There is no way back."
 )
@@ -128,25 +133,36 @@ async def _run(reactor: Any, config: Config, options: Options) -> bool:
 
 
 async def _check_identity(store: SqliteStore, root: RootFolder, config: Config, options: Options) -> None:
-    """A store must never judge the bytes of another."""
-    identity = root.identity()
-    if identity is not None and identity.store_id != store.store_id:
-        raise RootUnusable(
-            f"the root folder {root.path} belongs to the metadata store {identity.store_id}, "
-            f"but the configured one is {store.store_id}"
-        )
-    if identity is not None or not options.adopt_root:
-        if identity is None and root.has_blobs():
-            raise RootUnusable(f"the root folder {root.path} holds blobs, but its identity.json is missing")
-        return
-    if root.has_blobs():
-        raise RootUnusable(f"the root folder {root.path} isn't empty: it can't be adopted")
-    adopted = root.adopt(store.store_id)
+    """
+    A store must never judge the bytes of another, nor take a disk that isn't mounted for one that lost its files.
+
+    :raises RootUnusable: this folder isn't the one that the store knows, and can't be or isn't to be adopted.
+    """
+    instance_id = config.instance_discovery.instance_id
+    registered = {instance.id: instance.root_id for instance in await store.instances()}.get(instance_id)
+    identity, has_blobs = root.identity(), root.has_blobs()
+    decision = recognise(
+        store_was_empty=store.was_empty,
+        store_id=store.store_id,
+        registered_root_id=registered,
+        identity=identity,
+        root_has_blobs=has_blobs,
+    )
+    may_adopt = not has_blobs and (identity is None or identity.store_id == store.store_id)
+    if options.adopt_root and may_adopt:
+        if identity is None or identity.root_id != registered:
+            await _adopt(store, root, identity or root.adopt(store.store_id), config)
+    elif decision.verdict is Verdict.REFUSE:
+        raise RootUnusable(decision.message)
+
+
+async def _adopt(store: SqliteStore, root: RootFolder, identity: Identity, config: Config) -> None:
+    """Register a marked folder; one that an earlier call marked and couldn't register any more keeps its mark."""
     await store.apply(
         RegisterInstance(
             at=_instant(),
             instance_id=config.instance_discovery.instance_id,
-            root_id=adopted.root_id,
+            root_id=identity.root_id,
             api_endpoint=config.external_url,
             replace_root=True,
         )
@@ -171,6 +187,7 @@ async def _check(store: SqliteStore, backend: LocalBackend, config: Config, opti
     left = len(tally.findings)
     repair = Repair(metadata=store, backends={backend.name: backend}, now=_instant, metrics=Metrics())
     if options.repair:
+        left -= await _put_back(repair, tally)
         left -= await _set_aside(repair, tally, options.force)
     if options.remove_lost:
         left -= await _remove_lost(repair, tally)
@@ -196,12 +213,19 @@ async def _consume(label: str, report: Report, tally: Tally) -> int:
     return checked
 
 
+async def _put_back(repair: Repair, tally: Tally) -> int:
+    put_back = set(await repair.put_back())
+    if put_back:
+        click.echo(f"{len(put_back)} blobs that have a name put back.")
+    return sum(finding.blob_id in put_back for finding in tally.of(FindingKind.SET_ASIDE_BLOB))
+
+
 async def _set_aside(repair: Repair, tally: Tally, force: bool) -> int:
     unnamed = tally.of(FindingKind.UNNAMED_BLOB)
     aside = await repair.set_aside(unnamed, tally.blobs_judged, force)
     if aside:
         click.echo(f"{len(aside)} blobs moved aside; they are deleted in seven days.")
-    return len(unnamed)
+    return len(aside)
 
 
 async def _remove_lost(repair: Repair, tally: Tally) -> int:

@@ -10,6 +10,9 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 ENDPOINT_NAMES = frozenset(("tcp", "tcp6", "ssl", "unix", "systemd", "stdio", "haproxy"))
+BACKLOG = 1024
+"""Connections that may wait to be accepted: Twisted's own 50 is too few when a thousand clients come at once."""
+
 _ENDPOINT = re.compile(r"([a-z][a-z0-9_]*):(.+)", re.DOTALL)
 _HOST_PORT = re.compile(r"(?:\[(?P<v6>[^\[\]]*)\]|(?P<host>[^\[\]:/\s]*)):(?P<port>[0-9]{1,5})")
 _HOST_NAME = re.compile(r"(?=.{1,253}\Z)[A-Za-z0-9_]([A-Za-z0-9_-]{0,62})(\.[A-Za-z0-9_][A-Za-z0-9_-]{0,62})*\.?")
@@ -106,9 +109,10 @@ def endpoint_description(listen_addr: str, dual_stack: bool) -> str:
     if address is None:
         raise ValueError("not an address to listen on")
     if address.host == "":
-        return f"tcp6:{address.port}:interface=\\:\\:" if dual_stack else f"tcp:{address.port}"
+        where = f"tcp6:{address.port}:interface=\\:\\:" if dual_stack else f"tcp:{address.port}"
+        return f"{where}:backlog={BACKLOG}"
     family = "tcp6" if ":" in address.host else "tcp"
-    return f"{family}:{address.port}:interface={address.host.replace(':', chr(92) + ':')}"
+    return f"{family}:{address.port}:interface={address.host.replace(':', chr(92) + ':')}:backlog={BACKLOG}"
 
 
 def base_url(text: str, default_scheme: str) -> str | None:

@@ -17,7 +17,15 @@ from callfs.backends.interfaces import BlobMissing, IBlobBackend, IBlobReader
 from callfs.engine.judgement import Verdict, judge
 from callfs.engine.routing import backend_of, is_reachable
 from callfs.engine.settings import microseconds
-from callfs.engine.sweep import SweepMetrics, condemn_and_set_aside, is_old, pages
+from callfs.engine.sweep import (
+    SweepMetrics,
+    condemn_and_set_aside,
+    is_old,
+    pages,
+    put_back_named,
+    set_aside_ids,
+    unnamed_blobs,
+)
 from callfs.errors import CallFSError
 from callfs.metadata.commands import Remove
 from callfs.metadata.interfaces import IMetadataStore
@@ -34,6 +42,7 @@ class FindingKind(enum.Enum):
     """What can be wrong."""
 
     MISSING_BLOB = "missing_blob"
+    SET_ASIDE_BLOB = "set_aside_blob"
     WRONG_SIZE = "wrong_size"
     WRONG_CHECKSUM = "wrong_checksum"
     UNREADABLE_BLOB = "unreadable_blob"
@@ -104,6 +113,7 @@ class ConsistencyCheck:
         self._now = now
         self._deep = deep
         self._grace_seconds = grace_seconds
+        self._set_aside: dict[str, frozenset[str]] = {}
 
     async def store(self) -> Report:
         """The store itself: its file, and what CallFS relies on in it. Takes a while and shows no progress."""
@@ -139,7 +149,7 @@ class ConsistencyCheck:
             checked = 0
             async for page in pages(backend, PAGE):
                 before_at = self._now() - microseconds(self._grace_seconds)
-                for blob_id in await self.unnamed([blob.id for blob in page if is_old(blob, before_at)]):
+                for blob_id in await self._unnamed([b.id for b in page if is_old(b, before_at)], backend):
                     yield Finding(
                         kind=FindingKind.UNNAMED_BLOB,
                         detail=f"blob {blob_id} has no name",
@@ -149,10 +159,10 @@ class ConsistencyCheck:
                 checked += len(page)
                 yield Progress(checked)
 
-    async def unnamed(self, blob_ids: Sequence[str]) -> list[str]:
+    async def _unnamed(self, blob_ids: Sequence[str], backend: IBlobBackend) -> list[str]:
         """Those of ``blob_ids`` that no inode names, no garbage row holds, and that aren't condemned."""
-        named = await self._metadata.named_blobs(blob_ids) if blob_ids else frozenset()
-        return [blob_id for blob_id in blob_ids if blob_id not in named and not await self._is_condemned(blob_id)]
+        unnamed = await unnamed_blobs(blob_ids, backend, self._metadata)
+        return [blob_id for blob_id in unnamed if not await self._is_condemned(blob_id)]
 
     async def _is_condemned(self, blob_id: str) -> bool:
         neighbours = await self._metadata.condemned_blobs(self._now() + 1, *_neighbours(blob_id))
@@ -167,9 +177,12 @@ class ConsistencyCheck:
     async def _check_blob(self, blob: BlobRef) -> tuple[FindingKind, str] | None:
         if not is_reachable(blob.placement, self._instance_id, self._backends):
             return FindingKind.ELSEWHERE, f"blob {blob.id} is on another node or backend: not checked"
+        backend = backend_of(blob.placement)
         try:
-            size, sha256 = await self._measure(self._backends[backend_of(blob.placement)], blob)
+            size, sha256 = await self._measure(self._backends[backend], blob)
         except BlobMissing:
+            if await self._is_set_aside(backend, blob):
+                return FindingKind.SET_ASIDE_BLOB, f"blob {blob.id} is set aside: a start or a repair puts it back"
             return FindingKind.MISSING_BLOB, f"blob {blob.id} is missing"
         except CallFSError as error:
             return FindingKind.UNREADABLE_BLOB, f"blob {blob.id} can't be read: {error.message}"
@@ -178,6 +191,12 @@ class ConsistencyCheck:
         if sha256 != blob.sha256:
             return FindingKind.WRONG_CHECKSUM, f"the content of blob {blob.id} has changed"
         return None
+
+    async def _is_set_aside(self, backend: str, blob: BlobRef) -> bool:
+        """The list is read once: nothing that has a name is set aside later."""
+        if backend not in self._set_aside:
+            self._set_aside[backend] = await set_aside_ids(self._backends[backend])
+        return blob.id in self._set_aside[backend]
 
     async def _measure(self, backend: IBlobBackend, blob: BlobRef) -> tuple[int, bytes]:
         """Size and digest of what is there; the digest is only believed where not every byte is read."""
@@ -254,6 +273,17 @@ class Repair:
                     ids[start : start + PAGE], backend, self._metadata, self._now(), self._metrics
                 )
         return aside
+
+    async def put_back(self) -> list[str]:
+        """
+        Put back what is set aside and has a name, as the daemon does when it starts.
+
+        :return: the ids of what was put back.
+        """
+        ids: list[str] = []
+        for backend in self._backends.values():
+            ids += await put_back_named(backend, self._metadata, self._metrics)
+        return ids
 
     async def remove_file(self, finding: Finding) -> bool:
         """

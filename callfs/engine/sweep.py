@@ -24,11 +24,12 @@ from typing import Protocol
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger, LogLevel
 
-from callfs.backends.interfaces import BlobStat, IBlobBackend
+from callfs.backends.interfaces import BlobMissing, BlobStat, IBlobBackend
 from callfs.deferreds import returns_deferred
 from callfs.engine.judgement import Verdict, judge
 from callfs.engine.settings import JanitorSettings, microseconds
 from callfs.engine.waves import succeeded
+from callfs.errors import CallFSError
 from callfs.identifiers import blob_created_at, is_blob_id
 from callfs.metadata.commands import Condemn, ForgetCondemned
 from callfs.metadata.interfaces import IMetadataStore
@@ -70,6 +71,63 @@ async def pages(backend: IBlobBackend, size: int = PAGE) -> AsyncGenerator[Seque
         after = page[-1].id
 
 
+async def unnamed_blobs(blob_ids: Sequence[str], backend: IBlobBackend, metadata: IMetadataStore) -> list[str]:
+    """
+    Those of ``blob_ids`` that nothing names and that are still there.
+
+    The list of blobs is older than what the store says: what was removed and deleted between the two has neither a
+    name nor a row in the garbage queue any more, and isn't there either.
+
+    :raises callfs.errors.MetadataUnavailable: the store doesn't answer.
+    """
+    if not blob_ids:
+        return []
+
+    @returns_deferred
+    async def is_there(blob_id: str) -> bool:
+        try:
+            await backend.stat(blob_id)
+        except BlobMissing:
+            return False
+        except CallFSError:
+            return True
+        return True
+
+    named = await metadata.named_blobs(blob_ids)
+    return await succeeded([blob_id for blob_id in blob_ids if blob_id not in named], is_there)
+
+
+async def set_aside_ids(backend: IBlobBackend) -> frozenset[str]:
+    """All that is set aside."""
+    after = ""
+    found: set[str] = set()
+    while page := await backend.list_set_aside(after, PAGE):
+        found.update(blob.id for blob in page)
+        after = page[-1].id
+    return frozenset(found)
+
+
+async def put_back_named(backend: IBlobBackend, metadata: IMetadataStore, metrics: SweepMetrics) -> list[str]:
+    """
+    Put back what was set aside and has a name: another, newer copy of the store has come into use since.
+
+    :return: the ids of what was put back.
+    :raises callfs.errors.MetadataUnavailable: the store doesn't answer.
+    """
+    after = ""
+    put_back: list[str] = []
+    while page := await backend.list_set_aside(after, PAGE):
+        after = page[-1].id
+        named = sorted(await metadata.named_blobs([blob.id for blob in page]))
+        for blob_id in named:
+            await backend.put_back(blob_id)
+        if named:
+            put_back += named
+            metrics.sweep_blobs("put_back", len(named))
+            _log.warn("{count} blobs have a name again and were put back", event="put_back", count=len(named))
+    return put_back
+
+
 class _Stopped(Exception):
     """The node is going down: the pass ends where it is."""
 
@@ -84,14 +142,12 @@ class _Pass:
         self.unnamed_count = 0
         self.unnamed: dict[str, float] = {}
 
-    def add(self, old: Sequence[str], named: frozenset[str]) -> None:
-        """A page of blobs that are old enough, and those of them that have a name."""
+    def add(self, old: Sequence[str], unnamed: Sequence[str]) -> None:
+        """A page of blobs that are old enough, and those of them that have no name."""
         self.judged += len(old)
-        for blob_id in old:
-            if blob_id not in named:
-                self.unnamed_count += 1
-                if len(self.unnamed) < MAX_CANDIDATES:
-                    self.unnamed[blob_id] = self._seen_before.get(blob_id, self._seconds)
+        self.unnamed_count += len(unnamed)
+        for blob_id in unnamed[: MAX_CANDIDATES - len(self.unnamed)]:
+            self.unnamed[blob_id] = self._seen_before.get(blob_id, self._seconds)
 
 
 class Sweep:
@@ -151,21 +207,10 @@ class Sweep:
 
     async def put_back_named(self) -> None:
         """
-        Put back what was set aside and has a name: another, newer copy of the store has come into use since.
-
-        Comes before anything is purged, also when the store is doubted: keeping bytes is never wrong.
-
-        :raises callfs.errors.MetadataUnavailable: the store doesn't answer.
+        See :func:`put_back_named`. Comes before anything is purged, also when the store is doubted: keeping bytes
+        is never wrong.
         """
-        after = ""
-        while page := await self._backend.list_set_aside(after, PAGE):
-            after = page[-1].id
-            named = sorted(await self._metadata.named_blobs([blob.id for blob in page]))
-            for blob_id in named:
-                await self._backend.put_back(blob_id)
-            if named:
-                self._metrics.sweep_blobs("put_back", len(named))
-                _log.warn("{count} blobs have a name again and were put back", event="put_back", count=len(named))
+        await put_back_named(self._backend, self._metadata, self._metrics)
 
     async def _look(self) -> _Pass:
         before_at = self._now() - microseconds(self._settings.sweep_grace_seconds)
@@ -174,8 +219,7 @@ class Sweep:
             if self._stopping():
                 raise _Stopped
             old = [blob.id for blob in page if is_old(blob, before_at)]
-            if old:
-                found.add(old, await self._metadata.named_blobs(old))
+            found.add(old, await unnamed_blobs(old, self._backend, self._metadata))
         return found
 
     async def _recently_condemned(self) -> int:

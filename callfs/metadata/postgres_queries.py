@@ -14,6 +14,7 @@ from typing import Any
 import psycopg
 
 from callfs import paths
+from callfs.errors import MetadataUnavailable
 from callfs.metadata import sql
 from callfs.metadata.depthwalk import Row, just_after, rows_to_depth
 from callfs.metadata.interfaces import StoreStatistics
@@ -34,33 +35,47 @@ def adapted(text: str) -> str:
 _COLUMNS = sql.inode_columns(
     "coalesce(json_agg(json_build_array(r.role, r.blob_id, r.kind, r.instance_id))::text, '[]')"
 )
+# A subquery with a limit is asked for each inode by itself. As a join, statistics that are behind (a store that has
+# just been filled) can make the planner go through all blobs.
+_SOURCE = """inodes i LEFT JOIN LATERAL (
+    SELECT * FROM blobs f WHERE f.inode_id = i.id AND f.role = 0 LIMIT 1) b ON true"""
 _GARBAGE = """SELECT id, blob_id, size, sha256, kind, instance_id, not_before_at FROM garbage
     WHERE kind = ? AND {instance} AND not_before_at <= ? ORDER BY not_before_at, id LIMIT ?"""
 
-BY_PATH = adapted(sql.inode_query(_COLUMNS, sql.BY_PATH))
-BY_ID = adapted(sql.inode_query(_COLUMNS, sql.BY_ID))
-CHAIN = adapted(sql.inode_query(_COLUMNS, "WHERE i.path = ANY(?) ORDER BY i.path"))
-CHILDREN = adapted(sql.inode_query(_COLUMNS, sql.CHILDREN))
-CHILDREN_BY_PATH = adapted(
-    sql.inode_query(
-        _COLUMNS,
-        """WHERE i.parent_id = (SELECT d.id FROM inodes d WHERE d.path = ?) AND i.name >= ? AND i.path > ?
-        AND i.name > '' ORDER BY i.parent_id, i.name LIMIT ?""",
-    )
+
+def _inodes(rest: str) -> str:
+    return adapted(sql.inode_query(_COLUMNS, rest, _SOURCE))
+
+
+BY_PATH = _inodes(sql.BY_PATH)
+BY_ID = _inodes(sql.BY_ID)
+CHAIN = _inodes("WHERE i.path = ANY(?) ORDER BY i.path")
+CHILDREN = _inodes(sql.CHILDREN)
+CHILDREN_BY_PATH = _inodes(
+    """WHERE i.parent_id = (SELECT d.id FROM inodes d WHERE d.path = ?) AND i.name >= ? AND i.path > ?
+        AND i.name > '' ORDER BY i.parent_id, i.name LIMIT ?"""
 )
-SUBTREE = adapted(sql.inode_query(_COLUMNS, sql.SUBTREE))
+SUBTREE = _inodes(sql.SUBTREE)
 LINK = adapted(sql.LINK)
 GARBAGE_OF_INSTANCE = adapted(_GARBAGE.format(instance="instance_id = ?"))
 GARBAGE_OF_ALL = adapted(_GARBAGE.format(instance="instance_id IS NULL"))
 NAMED_BLOBS = """SELECT blob_id FROM blobs WHERE blob_id = ANY(%(ids)s)
     UNION SELECT blob_id FROM garbage WHERE blob_id = ANY(%(ids)s)"""
 CONDEMNED = adapted(sql.CONDEMNED)
-BLOBS = adapted(sql.BLOBS)
+BLOBS = """SELECT b.blob_id, b.size, b.sha256, b.kind, b.instance_id,
+    (SELECT i.path FROM inodes i WHERE i.id = b.inode_id)
+    FROM blobs b WHERE b.blob_id > %s ORDER BY b.blob_id LIMIT %s"""
 
 
 def probe(connection: Connection) -> None:
-    """See whether the server answers and the store is there."""
-    connection.execute("SELECT id FROM store").fetchall()
+    """
+    See whether the store is there and takes changes.
+
+    :raises callfs.errors.MetadataUnavailable: it takes none.
+    """
+    rows = connection.execute("SELECT id, current_setting('transaction_read_only') FROM store").fetchall()
+    if rows[0][1] != "off":
+        raise MetadataUnavailable("the metadata store takes no changes just now")
 
 
 def get(connection: Connection, path: str) -> Inode | None:
@@ -107,7 +122,7 @@ def walk(
 
 
 def _children_by_path(connection: Connection, directory: str, after_path: str, limit: int) -> Sequence[Inode]:
-    """Within one directory the order of names is that of paths; below the name that is begun with, none is after."""
+    """Within one directory the order of names is that of paths; what is below ``after_path`` isn't in it."""
     begin = paths.subtree_start(directory)
     if after_path >= paths.subtree_end(directory):
         return []
@@ -122,9 +137,7 @@ def get_link(connection: Connection, token_hash: bytes) -> Link | None:
     return None if row is None else link_from_row(row)
 
 
-def garbage(
-    connection: Connection, now: int, kind: str, instance_id: str | None, limit: int
-) -> Sequence[Garbage]:
+def garbage(connection: Connection, now: int, kind: str, instance_id: str | None, limit: int) -> Sequence[Garbage]:
     """A page of the garbage queue."""
     if instance_id is None:
         rows = connection.execute(GARBAGE_OF_ALL, (kind, now, limit)).fetchall()

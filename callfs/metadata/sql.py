@@ -25,9 +25,9 @@ def inode_columns(replicas: str) -> str:
 """
 
 
-def inode_query(columns: str, rest: str) -> str:
+def inode_query(columns: str, rest: str, source: str = INODE_SOURCE) -> str:
     """A query for inodes."""
-    return f"SELECT {columns} FROM {INODE_SOURCE} {rest}"
+    return f"SELECT {columns} FROM {source} {rest}"
 
 
 BY_PATH = "WHERE i.path = ?"
@@ -39,8 +39,6 @@ LINK = """SELECT token_hash, inode_id, created_by, created_at, expires_at, used_
     WHERE token_hash = ?"""
 CONDEMNED = """SELECT blob_id FROM condemned
     WHERE blob_id > ? AND condemned_at < ? ORDER BY blob_id LIMIT ?"""
-BLOBS = """SELECT b.blob_id, b.size, b.sha256, b.kind, b.instance_id, i.path
-    FROM blobs b JOIN inodes i ON i.id = b.inode_id WHERE b.blob_id > ? ORDER BY b.blob_id LIMIT ?"""
 INSTANCES = "SELECT id, root_id, api_endpoint, last_seen_at FROM instances ORDER BY id"
 COUNT_INODES = (
     "SELECT count(*) FILTER (WHERE type = 'file'), count(*) FILTER (WHERE type = 'directory') FROM inodes"
@@ -50,6 +48,7 @@ COUNT_LINKS = "SELECT count(*) FROM links"
 COUNT_GARBAGE = "SELECT count(*) FROM garbage"
 ANYTHING = "SELECT 1 FROM inodes WHERE id <> ? LIMIT 1"
 
+OF_INODE = "inode_id = ?"
 IN_TREE = "SELECT id FROM inodes WHERE path > ? AND path < ?"
 ADD_INODE = """INSERT INTO inodes (path, parent_id, name, depth, type, mode, owner, mtime, ctime, created_at,
     generation, content_type, content_id, id) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
@@ -64,32 +63,31 @@ ANY_CHILD = "SELECT 1 FROM inodes WHERE parent_id = ? AND name > '' LIMIT 1"
 ADD_LINK = """INSERT INTO links (token_hash, inode_id, created_by, created_at, expires_at, used_at)
     VALUES (?, ?, ?, ?, ?, ?)"""
 USE_LINK = "UPDATE links SET used_at = ? WHERE token_hash = ?"
-PURGE_LINKS = """DELETE FROM links WHERE token_hash IN (
-    SELECT token_hash FROM links WHERE expires_at < ?
-    UNION ALL SELECT token_hash FROM links WHERE used_at < ? AND expires_at >= ? LIMIT ?)"""
+OLD_LINKS = """SELECT token_hash FROM links WHERE expires_at < ?
+    UNION ALL SELECT token_hash FROM links WHERE used_at < ? AND expires_at >= ? LIMIT ?"""
 ADD_CONDEMNED = "INSERT INTO condemned (blob_id, condemned_at) VALUES (?, ?) ON CONFLICT DO NOTHING"
 FORGET_CONDEMNED = "DELETE FROM condemned WHERE condemned_at < ?"
 
 
-def bury(inodes: str) -> str:
+def bury(whose: str) -> str:
     """
     The statement that queues blobs of some inodes as garbage: kind of local ones, their instant, that of others.
 
-    :param inodes: a query for the inodes' ids.
+    :param whose: a condition on ``inode_id``.
     """
     return f"""INSERT INTO garbage (blob_id, kind, instance_id, size, sha256, not_before_at)
     SELECT blob_id, kind, instance_id, size, sha256, CASE kind WHEN ? THEN ? ELSE ? END
-    FROM blobs WHERE inode_id IN ({inodes}) ORDER BY blob_id"""
+    FROM blobs WHERE {whose} ORDER BY blob_id"""
 
 
-def unname_blobs(inodes: str) -> str:
-    """The statement that takes the blobs of some inodes away from them."""
-    return f"DELETE FROM blobs WHERE inode_id IN ({inodes})"
+def unname_blobs(whose: str) -> str:
+    """The statement that takes the blobs of some inodes away from them; ``whose`` as for :func:`bury`."""
+    return f"DELETE FROM blobs WHERE {whose}"
 
 
-def unlink(inodes: str) -> str:
-    """The statement that ends the links of some inodes."""
-    return f"DELETE FROM links WHERE inode_id IN ({inodes})"
+def unlink(whose: str) -> str:
+    """The statement that ends the links of some inodes; ``whose`` as for :func:`bury`."""
+    return f"DELETE FROM links WHERE {whose}"
 
 
 REMOVE_INODE = "DELETE FROM inodes WHERE id = ?"

@@ -37,7 +37,8 @@ GARBAGE = """SELECT id, blob_id, size, sha256, kind, instance_id, not_before_at 
 NAMED_BLOBS = """SELECT blob_id FROM json_each(?1) w JOIN blobs n ON n.blob_id = w.value
     UNION SELECT blob_id FROM json_each(?1) w JOIN garbage g ON g.blob_id = w.value"""
 CONDEMNED = sql.CONDEMNED
-BLOBS = sql.BLOBS
+BLOBS = """SELECT b.blob_id, b.size, b.sha256, b.kind, b.instance_id, i.path
+    FROM blobs b JOIN inodes i ON i.id = b.inode_id WHERE b.blob_id > ? ORDER BY b.blob_id LIMIT ?"""
 
 
 def chain_query(length: int) -> str:

@@ -1,5 +1,7 @@
 """A command inside a transaction of the SQLite store: gather facts, decide, carry the effects out."""
 
+# ruff: noqa: S608 -- statements are put together from constants and "?" alone
+
 from __future__ import annotations
 
 import json
@@ -39,6 +41,8 @@ from callfs.metadata.facts import (
 from callfs.metadata.rows import LOCAL_KIND, blob_values, inode_values, instance_from_row
 from callfs.model import BlobRef, Inode, Instance, Link
 
+_OF_TREE = f"inode_id IN ({sql.IN_TREE})"
+PURGE_LINKS = f"DELETE FROM links WHERE token_hash IN ({sql.OLD_LINKS})"
 LONGEST_PATH = "SELECT coalesce(max(length(CAST(path AS BLOB))), 0) FROM inodes WHERE path > ? AND path < ?"
 
 
@@ -124,30 +128,30 @@ def _touch_directory(connection: sqlite3.Connection, effect: TouchDirectory) -> 
 
 
 def _replace_blob(connection: sqlite3.Connection, effect: ReplaceBlob) -> None:
-    _bury(connection, "?", (effect.inode_id,), effect.retention)
+    _bury(connection, sql.OF_INODE, (effect.inode_id,), effect.retention)
     _add_blob(connection, effect.inode_id, effect.blob)
 
 
 def _remove_inode(connection: sqlite3.Connection, effect: RemoveInode) -> None:
     inode = effect.inode
     if not inode.is_directory:
-        _bury(connection, "?", (inode.id,), effect.retention)
-        connection.execute(sql.unlink("?"), (inode.id,))
+        _bury(connection, sql.OF_INODE, (inode.id,), effect.retention)
+        connection.execute(sql.unlink(sql.OF_INODE), (inode.id,))
     connection.execute(sql.REMOVE_INODE, (inode.id,))
 
 
 def _remove_tree(connection: sqlite3.Connection, effect: RemoveTree) -> None:
     bounds = (paths.subtree_start(effect.directory), paths.subtree_end(effect.directory))
-    _bury(connection, sql.IN_TREE, bounds, effect.retention)
-    connection.execute(sql.unlink(sql.IN_TREE), bounds)
+    _bury(connection, _OF_TREE, bounds, effect.retention)
+    connection.execute(sql.unlink(_OF_TREE), bounds)
     connection.execute(sql.REMOVE_TREE, bounds)
 
 
-def _bury(connection: sqlite3.Connection, inodes: str, which: tuple[str, ...], retention: Retention) -> None:
+def _bury(connection: sqlite3.Connection, whose: str, which: tuple[str, ...], retention: Retention) -> None:
     """Move the blobs of some inodes to the garbage queue."""
     times = (LOCAL_KIND, retention.local_at, retention.elsewhere_at)
-    connection.execute(sql.bury(inodes), (*times, *which))
-    connection.execute(sql.unname_blobs(inodes), which)
+    connection.execute(sql.bury(whose), (*times, *which))
+    connection.execute(sql.unname_blobs(whose), which)
 
 
 def _move_tree(connection: sqlite3.Connection, effect: MoveTree) -> None:
@@ -179,7 +183,7 @@ def _put_instance(connection: sqlite3.Connection, effect: PutInstance) -> None:
 
 def _purge_links(connection: sqlite3.Connection, command: PurgeLinks) -> Purged:
     cursor = connection.execute(
-        sql.PURGE_LINKS,
+        PURGE_LINKS,
         (command.expired_before_at, command.used_before_at, command.expired_before_at, command.limit),
     )
     return Purged(cursor.rowcount)

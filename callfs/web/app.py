@@ -4,13 +4,13 @@ The Klein resources under one roof: which route a request target is for.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from types import MappingProxyType
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
+import msgspec
 from klein import Klein
-from twisted.internet.defer import Deferred
 from werkzeug.exceptions import MethodNotAllowed as WerkzeugMethodNotAllowed
 from werkzeug.exceptions import NotFound as WerkzeugNotFound
 from werkzeug.routing import MapAdapter
@@ -23,6 +23,10 @@ from callfs.web.routes import PATH, Access, RouteEntry, entries_of, route_table
 _NO_METHOD = "-"
 
 
+_REMEMBERED = 2048
+_MAX_REMEMBERED_LENGTH = 256
+
+
 class _Mounted:
     """One resource: its Klein app, bound to it, and its routes by endpoint."""
 
@@ -30,42 +34,53 @@ class _Mounted:
         self.klein: Klein = resource.router
         self.adapter: MapAdapter = self.klein.url_map.bind("callfs")
         self.entries = entries_of(resource)
+        self.functions = {name: getattr(resource, name) for name in self.entries}
 
 
-@dataclass(frozen=True)
+class Target(msgspec.Struct, frozen=True):
+    """
+    What a route's pattern took out of the URL, decoded once.
+
+    :param path: canonical; ``/`` where the pattern takes none.
+    :param directory_expected: the client said "directory".
+    :param captured: all besides the path, by name.
+    """
+
+    path: str
+    directory_expected: bool
+    captured: Mapping[str, str]
+
+
 class Match:
     """
     The route that a request target is for.
 
+    :param entry: the route.
+    :param call: the route's coroutine function, bound to its resource.
     :param raw: what the pattern takes out of the URL, by name, as it stands in the request target.
     """
 
-    entry: RouteEntry
-    klein: Klein
-    raw: Mapping[str, str]
+    def __init__(
+        self, entry: RouteEntry, call: Callable[[Request], Awaitable[Response]], raw: Mapping[str, str]
+    ) -> None:
+        self.entry = entry
+        self.call = call
+        self.raw = raw
+        self._target: Target | None = None
 
-    def call(self, request: Request) -> Deferred[Response]:
-        """Start the route."""
-        deferred: Deferred[Response] = self.klein.execute_endpoint(self.entry.name, request)  # type: ignore[arg-type, assignment]
-        return deferred
-
-    def path(self) -> tuple[str, bool]:
+    def target(self) -> Target:
         """
-        The canonical path and whether the client said "directory"; ``/`` where the pattern takes none.
+        Decode what the pattern takes.
 
         :raises callfs.errors.InvalidPath: see :func:`callfs.paths.from_url`.
         """
-        if PATH not in self.entry.captures:
-            return ROOT, False
-        return from_url(self.raw.get(PATH, "").encode("latin-1"))
-
-    def captured(self) -> Mapping[str, str]:
-        """
-        What the pattern takes besides the path, percent-decoded once.
-
-        :raises callfs.errors.InvalidPath: it is no UTF-8.
-        """
-        return {name: _decoded(value) for name, value in self.raw.items() if name != PATH}
+        if self._target is None:
+            path, directory_expected = ROOT, False
+            if PATH in self.entry.captures:
+                path, directory_expected = from_url(self.raw.get(PATH, "").encode("latin-1"))
+            captured = {name: _decoded(value) for name, value in self.raw.items() if name != PATH}
+            self._target = Target(path, directory_expected, MappingProxyType(captured))
+        return self._target
 
 
 def _decoded(raw: str) -> str:
@@ -92,6 +107,7 @@ class Application:
                 others = self._by_start.get(start, ())
                 if mounted not in others:
                     self._by_start[start] = (*others, mounted)
+        self._recent: dict[tuple[str, str], Match] = {}
 
     @property
     def table(self) -> tuple[RouteEntry, ...]:
@@ -108,6 +124,17 @@ class Application:
         :raises callfs.errors.NotFound: no route has this path.
         :raises callfs.errors.MethodNotAllowed: none of the path's routes has this method.
         """
+        match = self._recent.get((method, raw_path))
+        if match is None:
+            match = self._match(method, raw_path)
+            # Clients come back to what they asked for. A link's token isn't kept.
+            if len(raw_path) <= _MAX_REMEMBERED_LENGTH and match.entry.access is not Access.PUBLIC:
+                if len(self._recent) >= _REMEMBERED:
+                    self._recent.clear()
+                self._recent[method, raw_path] = match
+        return match
+
+    def _match(self, method: str, raw_path: str) -> Match:
         allowed: set[str] = set()
         # Werkzeug would take "get" for GET.
         wanted = method if method == method.upper() else _NO_METHOD
@@ -119,7 +146,7 @@ class Application:
             except WerkzeugMethodNotAllowed as error:
                 allowed.update(error.valid_methods or ())
                 continue
-            return Match(mounted.entries[name], mounted.klein, raw)
+            return Match(mounted.entries[name], mounted.functions[name], raw)
         if allowed:
             raise MethodNotAllowed(f"this URL doesn't know {_shown(method)}", tuple(sorted(allowed)))
         raise NotFound("there is nothing at this URL; the paths of files begin with /v1/files/")

@@ -16,7 +16,7 @@ from callfs.errors import BadRequest, CallFSError, ServiceUnavailable
 from callfs.model import Principal
 from callfs.paths import from_url
 from callfs.web.access_event import NO_ROUTE, Ended, report
-from callfs.web.app import found, open_before_ready, required_access
+from callfs.web.app import Target, found, open_before_ready, required_access
 from callfs.web.context import Context, Upgraded
 from callfs.web.errors import error_answer, internal_error
 from callfs.web.http1 import RequestHead
@@ -142,8 +142,7 @@ class Exchange:
             raise route
         self._route = route.entry.pattern
         principal = self._authenticate(head.headers.get("authorization"), route.entry.access)
-        path, directory_expected = route.path()
-        request = self._request(principal, path, directory_expected, route.captured())
+        request = self._request(principal, route.target())
         return await self._waiting_for(route.call(request))
 
     def _authenticate(self, authorization: str | None, access: Access) -> Principal:
@@ -169,7 +168,7 @@ class Exchange:
         self._route = _UPGRADE_PATTERN
         principal = self._authenticate(upgrade.authorization(self._head.headers), Access.USER)
         path, directory_expected = from_url(self._head.path[len(_UPGRADE_PREFIX) :].encode("latin-1"))
-        request = self._request(principal, path, directory_expected, {})
+        request = self._request(principal, Target(path, directory_expected, {}))
         upgraded = await self._waiting_for(upgrade.upgrade(request))
         if self._gone:
             raise CancelledError
@@ -177,15 +176,13 @@ class Exchange:
         self._status = 101
         self._carrier.hand_over(upgraded)
 
-    def _request(
-        self, principal: Principal, path: str, directory_expected: bool, captured: Mapping[str, str]
-    ) -> Request:
+    def _request(self, principal: Principal, target: Target) -> Request:
         head, carrier = self._head, self._carrier
         return Request(
             method=head.method,
-            path=path,
-            directory_expected=directory_expected,
-            captured=captured,
+            path=target.path,
+            directory_expected=target.directory_expected,
+            captured=target.captured,
             principal=principal,
             request_id=self.request_id,
             client_address=self._client_address(),

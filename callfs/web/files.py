@@ -7,7 +7,7 @@ from klein import Klein
 from callfs import paths
 from callfs.engine import access
 from callfs.engine.filesystem import ExpectedDigest, Filesystem, Upload
-from callfs.errors import BadRequest, NotADirectory, NotAFile, PayloadTooLarge, PermissionDenied
+from callfs.errors import BadRequest, FileAlreadyExists, NotADirectory, NotAFile, PayloadTooLarge, PermissionDenied
 from callfs.metadata.commands import Written
 from callfs.metadata.preconditions import check_preconditions
 from callfs.model import Inode
@@ -65,23 +65,25 @@ class FileResource:
     @route(router, PATTERN, methods=("POST",))
     async def create(self, request: Request) -> Response:
         """Create a file from the body or from another file, or, with a trailing slash, a directory."""
+        try:
+            return _written(await self._create(request))
+        except FileAlreadyExists as error:
+            raise self._placements.conflict(error) from error
+
+    async def _create(self, request: Request) -> Written:
         backend = self._placements.of_creation(request)
         source = request.query("copy_from")
         if request.directory_expected:
             if source is not None:
                 raise BadRequest("copy_from makes a file, but the path ends like a directory")
             await refuse_body(request, "a directory is created without a body")
-            written = await self._filesystem.create_directory(
+            return await self._filesystem.create_directory(
                 request.principal, request.path, preconditions.for_writing(request.headers)
             )
-        elif source is not None:
+        if source is not None:
             await refuse_body(request, "copy_from takes the content from another file: send no body")
-            written = await self._copy(request, source, backend)
-        else:
-            written = await self._filesystem.create_file(
-                request.principal, request.path, self._upload(request, backend)
-            )
-        return _written(written)
+            return await self._copy(request, source, backend)
+        return await self._filesystem.create_file(request.principal, request.path, self._upload(request, backend))
 
     @route(router, PATTERN, methods=("PUT",))
     async def put(self, request: Request) -> Response:
@@ -112,7 +114,10 @@ class FileResource:
             directory_expected=request.directory_expected,
             preconditions=conditions,
         )
-        moved = await self._filesystem.move(request.principal, wanted)
+        try:
+            moved = await self._filesystem.move(request.principal, wanted)
+        except FileAlreadyExists as error:
+            raise self._placements.conflict(error) from error
         return json_response(request, {"path": moved.path}, headers={} if moved.is_directory else validators(moved))
 
     @route(router, PATTERN, methods=("DELETE",))

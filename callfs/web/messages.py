@@ -17,8 +17,8 @@ class Body(Protocol):
     A request's body as it arrives, with back-pressure: the socket is read while somebody iterates.
 
     The first step of the iteration is what answers ``Expect: 100-continue``. It ends when the body is complete
-    and raises :class:`callfs.errors.BadRequest` when the client sends less than it declared or goes away, and
-    :class:`callfs.errors.PayloadTooLarge` when it passes the limit set with :meth:`limit`.
+    and raises :class:`callfs.errors.BadRequest` when the client sends less than it declared, sends what can't be
+    understood, or goes away, and :class:`callfs.errors.RequestTimeout` when it stops sending for too long.
     """
 
     declared_length: int | None

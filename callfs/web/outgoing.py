@@ -5,9 +5,9 @@ A response on its way out: headers, then the body with back-pressure, and the en
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from typing import Any, Protocol
 
+import msgspec
 from twisted.internet.defer import Deferred
 
 from callfs.backends.interfaces import IBlobReader
@@ -29,8 +29,7 @@ class ClientGone(Exception):
     """The connection ended under the response."""
 
 
-@dataclass(frozen=True)
-class ResponseHead:
+class ResponseHead(msgspec.Struct, frozen=True):
     """
     What goes before a body.
 

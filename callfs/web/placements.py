@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from callfs.errors import BadRequest
+from callfs.errors import BadRequest, FileAlreadyExists
 from callfs.web import queries
 from callfs.web.messages import Request
 
@@ -51,6 +51,12 @@ class Placements:
         if name not in self._backends:
             raise BadRequest(f"the backend {name} isn't available on this server")
         return name
+
+    def conflict(self, error: FileAlreadyExists) -> FileAlreadyExists:
+        """What a client is told of a conflict: where the other file is, when that is another node."""
+        if error.details.get("instance_id", self.instance_id) == self.instance_id:
+            return FileAlreadyExists(error.message)
+        return error
 
     def instance(self, name: str) -> str:
         """

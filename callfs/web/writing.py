@@ -99,12 +99,13 @@ class WritingHalf(Protocol):
             head, self._context.date_line(), secure=self.secure, chunked=self._chunked, close=self.close_after
         )
         self.begun = True
-        if first and not self._chunked:
-            self._sent(len(first))
-            self.put(data, first)
-        else:
+        if self._chunked:
             self.put(data)
             self.write(first)
+            return
+        self._sent(len(first))
+        if self._owed or not self._empty or not self._sent_directly(data + first):
+            self.put(data, first)
 
     def write(self, data: bytes) -> None:
         """Send more of the body."""
@@ -115,6 +116,26 @@ class WritingHalf(Protocol):
             self.put(*chunk(data))
         else:
             self.put(data)
+
+    def _sent_directly(self, whole: bytes) -> bool:
+        """
+        Hand a whole response to the kernel, when nothing waits before it.
+
+        The transport would wait for the socket to be writable, which takes two changes of what the reactor watches
+        and a round through it: a fifth of the time of a small request. What the kernel doesn't take goes the
+        ordinary way, as does the news of an error.
+
+        :return: whether it is done; if not, nothing was sent.
+        """
+        if self._socket is None:
+            return False
+        try:
+            count = self._socket.send(whole)
+        except OSError:
+            return False
+        if count < len(whole):
+            self.put(whole[count:])
+        return True
 
     def put(self, *data: bytes) -> None:
         """Give bytes to the transport."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import json
 import random
@@ -9,6 +10,7 @@ import re
 import secrets
 import signal
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -94,6 +96,30 @@ class TestTermination:
             assert time.monotonic() - began < 6
         daemon.start()
         assert not daemon.client().exists("/f")
+
+    @pytest.mark.parametrize("attempt", range(4))
+    def test_under_load(self, start_daemon: StartDaemon, attempt: int) -> None:
+        """A signal that comes in the middle of whatever the daemon does, its own logging included, ends it."""
+        daemon = start_daemon({"log": {"level": "debug"}})
+        done = threading.Event()
+
+        def ask() -> None:
+            client = daemon.client(None, timeout_seconds=5)
+            with contextlib.suppress(OSError, EOFError):
+                while not done.is_set():
+                    client.request("GET", "/health")
+            client.close()
+
+        threads = [threading.Thread(target=ask) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        eventually(lambda: len(daemon.log_text()) > 20_000 * (attempt + 1), what="some load")
+        try:
+            assert daemon.terminate(10) == 0
+        finally:
+            done.set()
+            for thread in threads:
+                thread.join(10)
 
     def test_clean_after_stop(self, start_daemon: StartDaemon) -> None:
         """Between an orderly stop and the next start nothing changes."""

@@ -96,11 +96,11 @@ class TestListening:
     @pytest.mark.parametrize(
         ("listen_addr", "dual_stack", "endpoint"),
         [
-            (":8443", False, "tcp:8443"),
-            (":8443", True, r"tcp6:8443:interface=\:\:"),
-            ("127.0.0.1:80", True, "tcp:80:interface=127.0.0.1"),
-            ("localhost:0", True, "tcp:0:interface=localhost"),
-            ("[::1]:80", False, r"tcp6:80:interface=\:\:1"),
+            (":8443", False, "tcp:8443:backlog=1024"),
+            (":8443", True, r"tcp6:8443:interface=\:\::backlog=1024"),
+            ("127.0.0.1:80", True, "tcp:80:interface=127.0.0.1:backlog=1024"),
+            ("localhost:0", True, "tcp:0:interface=localhost:backlog=1024"),
+            ("[::1]:80", False, r"tcp6:80:interface=\:\:1:backlog=1024"),
             ("tcp:8080", True, "tcp:8080"),
             ("unix:/run/callfs.sock", True, "unix:/run/callfs.sock"),
             ("systemd:domain=INET:index=0", True, "systemd:domain=INET:index=0"),

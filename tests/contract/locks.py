@@ -95,7 +95,8 @@ class LockServiceContract:
         await done
         names = [str(number) for number in range(100)]
         assert self.order == names * 3
-        assert all(worker.called for worker in workers)
+        for worker in workers:
+            await worker
 
     async def test_thousands_in_a_row(self) -> None:
         """However many release at once when told, nothing piles up."""

@@ -10,6 +10,7 @@ from callfs.backends.interfaces import IBlobBackend
 from callfs.engine.filesystem import MoveRequest
 from callfs.engine.fsck import ConsistencyCheck, Finding, FindingKind, Progress, Repair, TooManyUnnamed
 from callfs.errors import FileNotFound, OutcomeUnknown, PeerUnavailable
+from callfs.metadata.commands import DropGarbage
 from tests.support.engine import ALICE, HOUR_SECONDS, NODE, EngineCase, Feed, started, turns, upload
 
 
@@ -181,12 +182,36 @@ class TestBesideADaemon(FsckCase):
         assert [(each.kind, each.path) for each in found] == [(FindingKind.MISSING_BLOB, "/renamed")]
         await turns()
 
+    async def test_removed_after_the_blobs_were_listed(self) -> None:
+        """A blob that is removed and deleted between the look at the disk and the store's answer is no finding."""
+        removed = await self.blob_id("/a")
+        self.advance(2 * HOUR_SECONDS)
+        self.store.steps.hold("named_blobs")
+        arrival = self.store.steps.arrival("named_blobs")
+        checking = started(_collected(self.check().blobs()))
+        await arrival
+        await self.filesystem.remove(ALICE, "/a")
+        row = (await self.store.garbage(self.now(), "localfs", NODE))[0]
+        await self.backend.delete(removed)
+        await self.store.apply(DropGarbage(at=self.now(), ids=(row.id,)))
+        self.store.steps.release("named_blobs")
+        assert await checking == []
+
 
 async def _collected(report: AsyncIterator[object]) -> list[Finding]:
     return [each async for each in report if isinstance(each, Finding)]
 
 
 class TestRepair(FsckCase):
+    async def test_set_aside_with_a_name(self) -> None:
+        """Bytes that an older copy of the store had set aside aren't lost: they are found, and put back."""
+        aside = await self.blob_id("/a")
+        await self.backend.set_aside(aside)
+        finding = await self.only_finding(deep=True)
+        assert (finding.kind, finding.path) == (FindingKind.SET_ASIDE_BLOB, "/a")
+        assert await self.repair().put_back() == [aside]
+        assert await self.findings(deep=True) == []
+
     async def test_set_aside(self) -> None:
         """Unnamed blobs are taken out of sight, and only deleted by the janitor a week later."""
         await self.abandoned(2)

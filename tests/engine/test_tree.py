@@ -25,7 +25,7 @@ from callfs.errors import (
 )
 from callfs.metadata.commands import AttributeChanges
 from callfs.model import Preconditions
-from tests.support.engine import ADMIN, ALICE, BOB, EngineCase, settled, started, turns
+from tests.support.engine import ADMIN, ALICE, BOB, EngineCase, outcome, settled, started, turns
 
 
 class TestCopy(EngineCase):
@@ -343,3 +343,28 @@ class TestListing(EngineCase):
         """Nothing there, or a file."""
         await self.refused(FileNotFound, self.filesystem.list_page(ALICE, "/x"))
         await self.refused(NotADirectory, self.filesystem.list_page(ALICE, "/b"))
+
+    async def test_moved_while_it_is_read(self) -> None:
+        """A directory that is moved away while its page is read isn't there: it never looks empty."""
+        for step, recursive in (("list_children", False), ("walk", True)):
+            self.store.steps.hold(step)
+            arrival = self.store.steps.arrival(step)
+            listing = started(self.filesystem.list_page(BOB, "/a", recursive=recursive))
+            await arrival
+            await self.filesystem.move(ALICE, MoveRequest(source="/a", destination="/moved"))
+            self.store.steps.release(step)
+            assert isinstance(await outcome(listing), FileNotFound)
+            await self.filesystem.move(ALICE, MoveRequest(source="/moved", destination="/a"))
+
+    async def test_replaced_while_it_is_read(self) -> None:
+        """A directory in whose place another comes while its page is read is listed as the new one."""
+        self.store.steps.hold("walk")
+        arrival = self.store.steps.arrival("walk")
+        listing = started(self.filesystem.list_page(BOB, "/a", recursive=True))
+        await arrival
+        await self.filesystem.remove(ALICE, "/a", recursive=True)
+        await self.put("/a/new")
+        self.store.steps.release("walk")
+        page = await listing
+        assert [inode.path for inode in page.entries] == ["/a/new"]
+        assert page.directory == await self.filesystem.stat(ALICE, "/a")

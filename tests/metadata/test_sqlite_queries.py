@@ -27,7 +27,7 @@ REQUESTS = {
     "owners in a tree": sql.TREE,
     "longest path": transaction.LONGEST_PATH,
     "anything in a directory": sql.ANY_CHILD,
-    "purge of links": sql.PURGE_LINKS,
+    "purge of links": transaction.PURGE_LINKS,
 }
 PAGES = ("children", "subtree", "garbage", "condemned", "all blobs")
 

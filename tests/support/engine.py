@@ -27,7 +27,7 @@ from callfs.locks.local import LocalLocks
 from callfs.metadata.commands import Command
 from callfs.metadata.interfaces import IMetadataStore
 from callfs.metadata.sqlite import SqliteStore
-from callfs.model import Principal
+from callfs.model import Inode, Principal
 
 T = TypeVar("T")
 
@@ -228,7 +228,7 @@ class SteppedBackend:
 class SteppedStore:
     """
     A store whose commands have steps, named as their classes: one before the command, and one, with ``applied``
-    before the name, between the command and its answer. Reads pass through.
+    before the name, between the command and its answer. Most reads pass through; some are steps themselves.
     """
 
     def __init__(self, inner: IMetadataStore) -> None:
@@ -249,6 +249,20 @@ class SteppedStore:
         """See :meth:`IMetadataStore.named_blobs`."""
         await self.steps.pass_by("named_blobs")
         return await self.inner.named_blobs(blob_ids)
+
+    @returns_deferred
+    async def list_children(self, directory_id: str, after_name: str = "", limit: int = 1000) -> Sequence[Inode]:
+        """See :meth:`IMetadataStore.list_children`."""
+        await self.steps.pass_by("list_children")
+        return await self.inner.list_children(directory_id, after_name, limit)
+
+    @returns_deferred
+    async def walk(
+        self, directory: str, after_path: str = "", max_depth: int | None = None, limit: int = 1000
+    ) -> Sequence[Inode]:
+        """See :meth:`IMetadataStore.walk`."""
+        await self.steps.pass_by("walk")
+        return await self.inner.walk(directory, after_path, max_depth, limit)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.inner, name)

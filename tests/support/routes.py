@@ -132,12 +132,12 @@ class RouteCase(EngineCase):
             body = json.dumps(body).encode()
         try:
             match = self.application.match(method, raw)
-            path, directory_expected = match.path()
+            place = match.target()
             request = made_request(
                 method,
-                path=path,
-                directory_expected=directory_expected,
-                captured=match.captured(),
+                path=place.path,
+                directory_expected=place.directory_expected,
+                captured=place.captured,
                 principal=NOBODY if match.entry.access is Access.PUBLIC else principal,
                 client_address=client,
                 headers={name.lower(): value for name, value in (headers or {}).items()},
