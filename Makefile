@@ -9,7 +9,7 @@ SOURCES := setup.cfg pyproject.toml $(shell find callfs twisted -name '*.py' -o 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-only lint format types docs bench clean
+.PHONY: help run test test-only servers lint format types docs bench clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -23,7 +23,7 @@ $(DEV)/config.yaml: | $(VENV)/.run-installed
 test: $(VENV)/.test-installed lint types ## set up all that is needed; run lint, types and all tests
 	$(MAKE) --no-print-directory test-only
 
-test-only: $(VENV)/.test-installed
+test-only: $(VENV)/.test-installed servers
 	$(BIN)/python -m pytest
 
 lint: $(VENV)/.test-installed ## ruff
@@ -39,6 +39,11 @@ format: $(VENV)/.test-installed ## bring the code into ruff's form
 
 docs: $(VENV)/.test-installed ## the documentation as HTML in docs/_build
 	$(BIN)/sphinx-build -W --keep-going -b html docs docs/_build
+
+# The tests talk to real servers.
+servers:
+	@ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || command -v initdb >/dev/null || etc/dev/apt-install postgresql
+	@command -v redis-server >/dev/null || etc/dev/apt-install redis-server
 
 bench: $(VENV)/.test-installed ## the benchmarks, each printed as a ratio (nginx is installed through apt when root and missing)
 	@command -v nginx >/dev/null || etc/dev/apt-install nginx-light

@@ -24,6 +24,7 @@ from twisted.python.threadpool import ThreadPool
 from callfs.identifiers import new_blob_id, new_content_id, new_inode_id
 from callfs.metadata import sqlite_queries as queries
 from callfs.metadata.commands import CreateFile
+from callfs.metadata.interfaces import IMetadataStore
 from callfs.metadata.sqlite import SqliteStore
 from callfs.metadata.sqlite_file import DatabaseFile
 from callfs.model import BlobRef, LocalPlacement, Principal
@@ -74,7 +75,7 @@ def report(what: str, store: float, bare: float) -> None:
     print(f"{what:<28} store {store:>9,.0f}/s   bare loop {bare:>9,.0f}/s   ratio {store / bare:.2f}")
 
 
-async def fill(store: SqliteStore, directory: str, count: int) -> None:
+async def fill(store: IMetadataStore, directory: str, count: int) -> None:
     """Put files into a directory."""
     for start in range(0, count, 500):
         await gatherResults([store.apply(creation(f"{directory}/{n:06}")) for n in range(start, start + 500)])
@@ -114,7 +115,7 @@ async def creates(store: SqliteStore, file: DatabaseFile) -> None:
     report("creates, one at a time", alone, by_hand)
 
 
-async def pages(store: SqliteStore) -> None:
+async def pages(store: IMetadataStore) -> None:
     """A page of a small directory and one from the middle of a large one, listed and walked."""
     directories = [await store.get(path) for path in ("/small", "/large")]
     for kind in ("list", "walk"):

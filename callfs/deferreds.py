@@ -26,6 +26,16 @@ def returns_deferred(function: Callable[P, Coroutine[Deferred[Any], Any, T]]) ->
     return wrapper
 
 
+def is_settled(deferred: Deferred[Any]) -> bool:
+    """
+    Whether there is a result already, so that nothing can be cancelled and nothing has to be waited for.
+
+    What is in the page cache or takes microseconds is answered at once; a callback more, or a Deferred around it,
+    would cost as much as the answer.
+    """
+    return deferred.called and not deferred.paused
+
+
 def shielded(deferred: Deferred[T]) -> Deferred[T]:
     """
     A Deferred with the same result, whose cancellation doesn't reach ``deferred``.

@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 from twisted.logger import ILogObserver, LogEvent, LogLevel, formatEvent
@@ -29,6 +30,7 @@ _LEGACY_FIELDS = frozenset(("message", "time", "system", "format", "isError", "f
 _OWN_FIELDS = frozenset(("time", "level", "namespace", "message", "error", "traceback"))
 _ENCODER = json.JSONEncoder(ensure_ascii=True, allow_nan=False, separators=(",", ":"))
 _CONTAINERS = (dict, list, tuple, set, frozenset)
+_CHATTER = ("twisted.", "log_legacy")
 _MAX_TEXT = 16 * 1024
 _MAX_DEPTH = 6
 _MAX_ENTRIES = 100
@@ -70,7 +72,7 @@ class LogObserver:
 
     def __call__(self, event: LogEvent) -> None:
         """Write one event, unless it is below the level."""
-        if _ORDER.get(event.get("log_level", LogLevel.info), self._least) < self._least:
+        if _ORDER.get(_level(event), self._least) < self._least:
             return
         try:
             self._write(self._render(record(event, self._redaction)))
@@ -78,6 +80,14 @@ class LogObserver:
             # An event that can't be rendered must not be lost without a trace, nor end what logged it.
             with suppress(Exception):
                 self._write(json_line({"level": "error", "message": f"unloggable event: {type(error).__name__}"}))
+
+
+def _level(event: LogEvent) -> Any:
+    """What Twisted tells of its own doings (each connection that it tries again) is for whoever debugs."""
+    level = event.get("log_level", LogLevel.info)
+    if level is LogLevel.info and str(event.get("log_namespace", "")).startswith(_CHATTER):
+        return LogLevel.debug
+    return level
 
 
 def record(event: LogEvent, redaction: Redaction) -> dict[str, Any]:
@@ -100,12 +110,18 @@ def record(event: LogEvent, redaction: Redaction) -> dict[str, Any]:
         )
         result["traceback"] = _clipped(redaction.text(_safely(failure.getTraceback)))
     for name, value in event.items():
-        if name.startswith("log_") or name in _LEGACY_FIELDS:
-            continue
-        result[name + "_" if name in _OWN_FIELDS else name] = (
-            MASK if redaction.hides(name) else _plain(value, redaction, _MAX_DEPTH)
-        )
+        shown = _shown_name(name)
+        if shown:
+            result[shown] = MASK if redaction.hides(name) else _plain(value, redaction, _MAX_DEPTH)
     return result
+
+
+@lru_cache(1000)
+def _shown_name(name: str) -> str:
+    """What a field is called in the log; nothing for one that isn't shown."""
+    if name.startswith("log_") or name in _LEGACY_FIELDS:
+        return ""
+    return name + "_" if name in _OWN_FIELDS else name
 
 
 def timestamp(seconds: float | None) -> str | None:

@@ -19,14 +19,18 @@ from callfs.backends.measured import MeasuredBackend
 from callfs.backends.rootfolder import RootFolder
 from callfs.config.schema import Config
 from callfs.config.secret import Secret
+from callfs.engine.chance import DrawnAhead
 from callfs.engine.filesystem import Filesystem
 from callfs.engine.janitor import Janitor
 from callfs.engine.settings import EngineSettings, JanitorSettings
 from callfs.locks.interfaces import ILockService
 from callfs.locks.local import LocalLocks
 from callfs.locks.measured import MeasuredLocks
+from callfs.locks.redis import RedisLocks
 from callfs.metadata.interfaces import IMetadataStore
 from callfs.metadata.measured import MeasuredStore
+from callfs.metadata.postgres import PostgresStore
+from callfs.metadata.redis import RedisStore
 from callfs.metadata.sqlite import SqliteStore
 from callfs.metrics import Metrics
 from callfs.web.auth import PEPPER_BYTES, ApiKeys, Authenticator
@@ -44,10 +48,16 @@ from callfs.web.websocket import WebSocketTransfers
 from callfs.web.websocket_connection import ConnectionLimits
 
 LOCAL = "localfs"
-_DISK_THREADS = 16
+# More would sync more small files at once, but they stand in each other's way for the interpreter's lock.
+_DISK_THREADS = 8
+_QUERY_THREADS = 4
 _SENDFILE_THREADS = 8
 
 Reached = Callable[[str], None]
+
+
+def nothing(_step: str) -> None:
+    """The failpoint of a daemon that isn't under test."""
 
 
 def instant() -> int:
@@ -60,21 +70,23 @@ class Pools:
     """
     Threads for what may block; started before the rest and stopped after it.
 
-    :param disk: reads, writes, fsync, and long metadata queries.
-    :param sendfile: slices of downloads, so that they never wait behind an fsync.
+    :param disk: reads, writes, and fsync of blobs, which may keep all of these threads busy.
+    :param queries: long metadata queries and looks at the root folder, which must not wait behind an fsync.
+    :param sendfile: slices of downloads, for the same reason.
     """
 
     disk: ThreadPool
+    queries: ThreadPool
     sendfile: ThreadPool
 
     def start(self) -> None:
         """Begin."""
-        for pool in (self.disk, self.sendfile):
+        for pool in (self.disk, self.queries, self.sendfile):
             pool.start()
 
     def stop(self) -> None:
         """End; blocks until the last job has ended."""
-        for pool in (self.disk, self.sendfile):
+        for pool in (self.disk, self.queries, self.sendfile):
             if pool.started:
                 pool.stop()
 
@@ -120,13 +132,12 @@ def build(config: Config, reactor: Any, readiness: Readiness, reached: Reached) 
     metrics.build_info(__version__, instance_id)
     pools = Pools(
         disk=ThreadPool(0, _DISK_THREADS, "callfs-disk"),
+        queries=ThreadPool(0, _QUERY_THREADS, "callfs-queries"),
         sendfile=ThreadPool(0, _SENDFILE_THREADS, "callfs-sendfile"),
     )
     backend = _backend(config, reactor, pools, metrics, reached)
-    store = _store(config, reactor, pools, metrics, reached)
-    locks = MeasuredLocks(
-        LocalLocks(reactor, first_fencing=instant()), metrics.lock_operation, metrics.active_locks, time.monotonic
-    )
+    store = MeasuredStore(build_store(config, reactor, pools.queries, metrics, reached), metrics, reactor)
+    locks = _locks(config, reactor, metrics)
     janitor = Janitor(
         metadata=store,
         backends={LOCAL: backend},
@@ -177,8 +188,9 @@ def build(config: Config, reactor: Any, readiness: Readiness, reached: Reached) 
             authenticate=Authenticator(keys).authenticate,
             metrics=metrics,
             reactor=reactor,
+            now=instant,
             pool=pools.sendfile,
-            token_bytes=secrets.token_bytes,
+            token_bytes=DrawnAhead(secrets.token_bytes),
             upgrade=upgrade,
         )
 
@@ -213,17 +225,73 @@ def _backend(config: Config, reactor: Any, pools: Pools, metrics: Metrics, reach
     return MeasuredBackend(local, metrics.backend_operation, time.monotonic)
 
 
-def _store(config: Config, reactor: Any, pools: Pools, metrics: Metrics, reached: Reached) -> IMetadataStore:
-    store = SqliteStore(
-        config.metadata_store.sqlite_path,
+def build_store(
+    config: Config,
+    reactor: Any,
+    pool: ThreadPool,
+    observer: Metrics,
+    reached: Reached = nothing,
+    read_only: bool = False,
+) -> IMetadataStore:
+    """
+    The metadata store of this configuration, not yet open.
+
+    :param pool: threads for long queries of SQLite; PostgreSQL has its own.
+    :param read_only: for a tool beside a running daemon: of a file no lock is taken. A server has none.
+    """
+    kind = config.metadata_store
+    timeout_seconds = config.server.metadata_op_timeout
+    if kind.type == "postgres":
+        assert kind.dsn is not None
+        return PostgresStore(
+            kind.dsn.reveal(),
+            reactor=reactor,
+            token_bytes=secrets.token_bytes,
+            op_timeout_seconds=timeout_seconds,
+            pool_size=kind.pool_size,
+            observer=observer,
+            reached=reached,
+        )
+    if kind.type == "redis":
+        return RedisStore(
+            kind.redis_addr,
+            reactor=reactor,
+            token_bytes=secrets.token_bytes,
+            op_timeout_seconds=timeout_seconds,
+            pool_size=kind.pool_size,
+            password=None if kind.redis_password is None else kind.redis_password.reveal(),
+            db=kind.redis_db,
+            key_prefix=kind.redis_key_prefix,
+            observer=observer,
+        )
+    return SqliteStore(
+        kind.sqlite_path,
         reactor=reactor,
-        pool=pools.disk,
+        pool=pool,
         token_bytes=secrets.token_bytes,
-        op_timeout_seconds=config.server.metadata_op_timeout,
-        observer=metrics,
+        op_timeout_seconds=timeout_seconds,
+        read_only=read_only,
+        observer=observer,
         reached=reached,
     )
-    return MeasuredStore(store, metrics, reactor)
+
+
+def _locks(config: Config, reactor: Any, metrics: Metrics) -> ILockService:
+    dlm = config.dlm
+    locks: ILockService
+    if dlm.type == "redis":
+        locks = RedisLocks(
+            dlm.redis_addr,
+            reactor=reactor,
+            token_bytes=secrets.token_bytes,
+            op_timeout_seconds=config.server.metadata_op_timeout,
+            password=None if dlm.redis_password is None else dlm.redis_password.reveal(),
+            key_prefix=config.metadata_store.redis_key_prefix,
+            observer=metrics,
+        )
+    else:
+        locks = LocalLocks(reactor, first_fencing=instant())
+    return MeasuredLocks(locks, metrics.lock_operation, metrics.active_locks, time.monotonic)
 
 
 def _resources(

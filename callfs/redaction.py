@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from urllib.parse import quote
 
 MASK = "********"
@@ -24,6 +25,9 @@ _PRECEDED = re.compile(
 )
 # Names of fields come from our own code, but a map that is logged may have any.
 _REMEMBERED_NAMES = 1000
+# Most texts come again and again: methods, routes, users, addresses.
+_REMEMBERED_TEXTS = 1000
+_SHORT_TEXT = 64
 
 
 class Redaction:
@@ -39,6 +43,7 @@ class Redaction:
         self._known = re.compile(_alternatives(words)) if words else None
         self._shortest = min(map(len, words), default=0)
         self._names: dict[str, bool] = {}
+        self._remembered = lru_cache(_REMEMBERED_TEXTS)(self._masked)
 
     def hides(self, name: str) -> bool:
         """Whether a field of this name holds a secret."""
@@ -51,6 +56,9 @@ class Redaction:
 
     def text(self, text: str) -> str:
         """``text`` with every secret in it masked."""
+        return self._remembered(text) if len(text) <= _SHORT_TEXT else self._masked(text)
+
+    def _masked(self, text: str) -> str:
         if self._known is not None and len(text) >= self._shortest:
             text = self._known.sub(MASK, text)
         # Looking for the words costs a tenth of looking for the pattern, and most texts have none of them.

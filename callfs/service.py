@@ -13,32 +13,39 @@ from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IDelayedCall, IListeningPort
+from twisted.internet.task import deferLater
+from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 
 from callfs import __version__
-from callfs.backends.identity import Verdict, recognise
+from callfs.backends.identity import Identity, Verdict, recognise
 from callfs.backends.rootfolder import RootUnusable
 from callfs.config.addresses import endpoint_description
 from callfs.config.loader import Loaded
 from callfs.config.problems import ConfigurationError
 from callfs.config.reload import reloadable_changes
 from callfs.config.schema import Config
-from callfs.deferreds import returns_deferred
-from callfs.errors import CallFSError
+from callfs.deferreds import returns_deferred, with_timeout
+from callfs.errors import CallFSError, MetadataUnavailable, OutcomeUnknown
 from callfs.logs import LogObserver
 from callfs.metadata.commands import RegisterInstance
 from callfs.metadata.interfaces import StoreUnusable
-from callfs.node import LOCAL, Reached, build, encoded, instant, site_settings, use_keys
-from callfs.system import dual_stack, on_hangup, raise_file_limit
+from callfs.node import LOCAL, Reached, build, encoded, instant, nothing, site_settings, use_keys
+from callfs.system import dual_stack, measure_steadily, on_hangup, raise_file_limit
 from callfs.web.site import CallFSSite
 
+END_OF_TIME = 1 << 62
+"""An instant after all others."""
 
-def nothing(_step: str) -> None:
-    """The failpoint of a daemon that isn't under test."""
+_STORE_RETRY_SECONDS = 1.0
 
 
 class CannotStart(Exception):
     """The node can't run; the message is for the operator: what is wrong and what to do."""
+
+
+class _Interrupted(Exception):
+    """The node is to stop although it hasn't quite started."""
 
 
 class NodeService(Service):
@@ -67,6 +74,7 @@ class NodeService(Service):
         reload: Callable[[], Loaded],
         reached: Reached = nothing,
     ) -> None:
+        measure_steadily(reactor)
         self.failed = False
         self.observer = observer
         self._config = loaded.config
@@ -76,6 +84,7 @@ class NodeService(Service):
         self._ports: list[IListeningPort] = []
         self._starting: Deferred[None] | None = None
         self._stopping: Deferred[None] | None = None
+        self._identity: Identity | None = None
         self._use_log_settings(loaded.config)
         self._node = build(loaded.config, reactor, self._readiness, reached)
 
@@ -90,6 +99,8 @@ class NodeService(Service):
     async def _start(self) -> None:
         try:
             await self._bring_up()
+        except _Interrupted:
+            pass
         except (CannotStart, RootUnusable, StoreUnusable, CallFSError) as error:
             self._fail("CallFS can't start: {reason}", reason=str(error))
         except Exception:
@@ -99,7 +110,11 @@ class NodeService(Service):
     def _fail(self, text: str, **fields: Any) -> None:
         self.failed = True
         self._log.critical(text, event="start_failed", **fields)
-        self._reactor.callLater(0, self._reactor.stop)
+        self._reactor.callLater(0, self._end_reactor)
+
+    def _end_reactor(self) -> None:
+        if self._stopping is None:
+            self._reactor.stop()
 
     async def _bring_up(self) -> None:
         config = self._config
@@ -114,9 +129,10 @@ class NodeService(Service):
         if config.metrics.listen_addr:
             await self._listen(self._node.metrics_site, config.metrics.listen_addr, "metrics.listen_addr")
         self._refuse_lost_database()
-        await self._node.store.open()
-        await self._recognise_root()
-        removed = await self._node.backend.remove_stale_staged(instant())
+        await self._patiently(self._node.store.open)
+        await self._patiently(self._recognise_root)
+        # All of them are leftovers, also those from before the clock was set back.
+        removed = await self._node.backend.remove_stale_staged(END_OF_TIME)
         self._node.metrics.staged_removed(LOCAL, removed)
         self._node.janitor.startService()
         if self._stopping is None:
@@ -142,28 +158,51 @@ class NodeService(Service):
         self._ports.append(port)
         self._log.info("listening on {address}", event="listening", address=address, setting=key)
 
+    async def _patiently(self, step: Callable[[], Deferred[None]]) -> None:
+        """
+        Do what needs the metadata store, which may be done again. A server that isn't there yet is waited for:
+        after a power failure everything comes up at once.
+
+        :raises _Interrupted: the node is to stop.
+        """
+        while self._stopping is None:
+            try:
+                await step()
+                return
+            except (MetadataUnavailable, OutcomeUnknown) as error:
+                self._log.warn(
+                    "waiting for the metadata store: {reason}", event="store_awaited", reason=error.message
+                )
+            if self._stopping is None:
+                await deferLater(self._reactor, _STORE_RETRY_SECONDS)
+        raise _Interrupted
+
     def _places(self) -> str:
-        config = self._config
-        return f"root folder {config.backend.localfs_root_path}, database {config.metadata_store.sqlite_path}"
+        store = self._config.metadata_store
+        database = f"database {store.sqlite_path}" if store.type == "sqlite" else f"metadata in {store.type}"
+        return f"root folder {self._node.root.path}, {database}"
 
     def _refuse_lost_database(self) -> None:
         """Where a folder knows its store, a missing database is a mistake: an empty one isn't made in its place."""
         database = self._config.metadata_store.sqlite_path
+        if self._config.metadata_store.type != "sqlite":
+            return
         if self._node.root.identity() is not None and not database.exists():
             raise CannotStart(
                 f"the root folder {self._node.root.path} belongs to a metadata store, but the database {database} "
                 "doesn't exist. Correct metadata_store.sqlite_path, or restore the database from a backup"
             )
 
+    @returns_deferred
     async def _recognise_root(self) -> None:
         """Nothing is judged, written or deleted before the store and the folder are known to belong together."""
-        instances = {instance.id: instance for instance in await self._node.store.instances()}
-        registered = instances.get(self._node.instance_id)
+        instances = await self._node.store.instances()
         identity = self._node.root.identity()
         decision = recognise(
             store_was_empty=self._node.store.was_empty,
             store_id=self._node.store.store_id,
-            registered_root_id=None if registered is None else registered.root_id,
+            instance_id=self._node.instance_id,
+            registered={instance.id: instance.root_id for instance in instances},
             identity=identity,
             root_has_blobs=self._node.root.has_blobs(),
         )
@@ -171,6 +210,7 @@ class NodeService(Service):
             raise CannotStart(f"{decision.message} ({self._places()})")
         if identity is None:
             identity = self._node.root.adopt(self._node.store.store_id)
+        self._identity = identity
         await self._node.store.apply(
             RegisterInstance(
                 at=instant(),
@@ -185,15 +225,35 @@ class NodeService(Service):
     @returns_deferred
     async def _readiness(self) -> Mapping[str, Mapping[str, Any]]:
         metadata: dict[str, Any] = {"ok": self._node.site.ready, "type": self._config.metadata_store.type}
+        local: dict[str, Any] = {"ok": self._node.site.ready}
         if self._node.site.ready:
             try:
                 await self._node.store.check()
             except CallFSError as error:
                 metadata |= {"ok": False, "message": error.message}
-        return {
-            "metadata": metadata,
-            "backends": {"ok": self._node.site.ready, LOCAL: {"ok": self._node.site.ready}},
-        }
+            try:
+                await self._check_root()
+            except RootUnusable as error:
+                local |= {"ok": False, "message": str(error)}
+        return {"metadata": metadata, "backends": {"ok": local["ok"], LOCAL: local}}
+
+    @returns_deferred
+    async def _check_root(self) -> None:
+        """
+        See whether the root folder is still what it was when the node started.
+
+        :raises RootUnusable: it isn't; the message names no path, because whoever asks isn't authenticated.
+        """
+        looking = deferToThreadPool(self._reactor, self._node.pools.queries, self._node.root.identity)
+        patience_seconds = self._config.server.file_op_timeout
+        try:
+            identity = await with_timeout(
+                looking, patience_seconds, self._reactor, lambda: RootUnusable("the disk doesn't answer")
+            )
+        except RootUnusable as error:
+            raise RootUnusable("the root folder can't be read") from error
+        if identity != self._identity:
+            raise RootUnusable("the root folder isn't the one that was there at the start: is its disk mounted?")
 
     def _hangup(self) -> None:
         try:

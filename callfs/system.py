@@ -6,7 +6,9 @@ import errno
 import resource
 import signal
 import socket
+import time
 from collections.abc import Callable
+from typing import Any
 
 from twisted.internet.interfaces import IReactorFromThreads
 
@@ -34,6 +36,16 @@ def dual_stack() -> bool:
         # Without IPv6 in the kernel, or with it turned off.
         return error.errno == errno.EADDRINUSE
     return True
+
+
+def measure_steadily(reactor: Any) -> None:
+    """
+    Have the reactor measure time with the clock that is never set; call it before anything is scheduled.
+
+    Twisted's own choice is the wall clock: put back by an hour, every timeout would come an hour late; put forward,
+    all would come at once and cut what is under way.
+    """
+    reactor.seconds = time.monotonic
 
 
 def on_hangup(reactor: IReactorFromThreads, call: Callable[[], None]) -> None:

@@ -347,6 +347,18 @@ class TestRedaction:
         assert Redaction(secrets).text(f"<{secrets[17]}>") == f"<{MASK}>"
 
 
+class TestChatter:
+    def test_twisted(self) -> None:
+        """What Twisted tells of its own doings is seen by whoever debugs, its warnings by all."""
+        lines: list[str] = []
+        observer = LogObserver(lines.append)
+        for level in (LogLevel.info, LogLevel.warn):
+            observer({"log_level": level, "log_namespace": "twisted.application", "log_format": level.name})
+        observer.set_level("debug")
+        observer({"log_level": LogLevel.info, "log_namespace": "log_legacy", "log_format": "debugging"})
+        assert [json.loads(line)["message"] for line in lines] == ["warn", "debugging"]
+
+
 class TestStream:
     def test_lines(self, tmp_path: Path) -> None:
         """Lines are written as they are, in UTF-8."""
@@ -365,7 +377,7 @@ class TestStream:
         stream.write("three\n")
 
     def test_a_handler_that_logs(self, tmp_path: Path) -> None:
-        """What the handler of a signal logs in the middle of a write neither waits for it nor comes into its line."""
+        """What a signal's handler logs in the middle of a write neither waits for it nor comes into its line."""
         with open(tmp_path / "log", "wb") as file:
             stream = LogStream(file.fileno())
             before = signal.signal(signal.SIGALRM, lambda _number, _frame: stream.write("inner\n"))

@@ -84,6 +84,23 @@ class BlobFolders:
         self._sync.sync(self.blobs)
         self._durable_shards.add(shard)
 
+    def take_in(self, path: str, blob_id: str) -> str:
+        """
+        Give a file its place among the committed blobs; the folder that it goes to is to be synced.
+
+        :return: where it is now.
+        """
+        target = self.blob_path(blob_id)
+        self.make_shard(blob_id)
+        try:
+            os.rename(path, target)
+        except FileNotFoundError:
+            # Somebody tidied up: an empty folder that was known to be there has gone.
+            self._durable_shards.discard(blob_id[-2:])
+            self.make_shard(blob_id)
+            os.rename(path, target)
+        return target
+
     def list_blobs(self, after: str, limit: int) -> list[BlobStat]:
         """A page of the committed blobs, by folder, then by id. Memory depends on ``limit`` alone."""
         page: list[BlobStat] = []

@@ -8,6 +8,7 @@ that isn't the one the store knows (its disk isn't mounted, was wiped, was swapp
 from __future__ import annotations
 
 import enum
+from collections.abc import Mapping
 
 import msgspec
 
@@ -83,7 +84,8 @@ def recognise(
     *,
     store_was_empty: bool,
     store_id: str,
-    registered_root_id: str | None,
+    instance_id: str,
+    registered: Mapping[str, str | None],
     identity: Identity | None,
     root_has_blobs: bool,
 ) -> Decision:
@@ -91,10 +93,12 @@ def recognise(
     Judge whether this store may use this root folder.
 
     :param store_was_empty: the store was just made, or holds nothing but the root directory.
-    :param registered_root_id: the root folder under which the store knows this node; ``None``: it doesn't.
+    :param instance_id: this node.
+    :param registered: the nodes that the store knows, each with the identity of its root folder.
     :param identity: what the folder says; ``None``: nothing.
     :param root_has_blobs: whether there are bytes of files in the folder, set aside ones included.
     """
+    registered_root_id = registered.get(instance_id)
     if identity is None:
         return _recognise_unmarked(registered_root_id, root_has_blobs)
     if identity.store_id != store_id:
@@ -103,6 +107,12 @@ def recognise(
         return _refuse(
             f"The metadata store knows this node with the root folder {registered_root_id}, "
             f"but this is {identity.root_id}. {_WRONG_DISK}"
+        )
+    others = [name for name, root_id in registered.items() if root_id == identity.root_id and name != instance_id]
+    if others:
+        return _refuse(
+            f"The root folder is that of the node {others[0]}, but this one is called {instance_id}: its files "
+            f"would be looked for at a node that is gone. Set instance_discovery.instance_id to {others[0]}."
         )
     return Decision(Verdict.ACCEPT)
 

@@ -200,24 +200,28 @@ class LocalBackend:
         self._folder_sync.sync(self._folders.shard_path(blob_id))
 
     def _set_aside(self, blob_id: str) -> None:
-        """The time is set first: should a crash come between, the blob isn't taken for one that waited long."""
-        path, now = self._folders.blob_path(blob_id), self._now()
+        """The time is durable first: should a crash come between, the blob isn't taken for one that waited long."""
+        path = self._folders.blob_path(blob_id)
         try:
-            os.utime(path, ns=(now * 1000, now * 1000), follow_symlinks=False)
+            self._set_time(path, self._now())
             os.rename(path, self._folders.aside_path(blob_id))
         except FileNotFoundError:
             return
         self._folder_sync.sync(self._folders.aside)
         self._folder_sync.sync(self._folders.shard_path(blob_id))
 
+    def _set_time(self, path: str, at: int) -> None:
+        fd = os.open(path, READ_FLAGS)
+        try:
+            os.utime(fd, ns=(at * 1000, at * 1000))
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
     def _put_back(self, blob_id: str) -> None:
         if not os.path.lexists(self._folders.aside_path(blob_id)):
             return
-        self._folders.make_shard(blob_id)
-        try:
-            os.rename(self._folders.aside_path(blob_id), self._folders.blob_path(blob_id))
-        except FileNotFoundError:
-            return
+        self._folders.take_in(self._folders.aside_path(blob_id), blob_id)
         self._folder_sync.sync(self._folders.shard_path(blob_id))
         self._folder_sync.sync(self._folders.aside)
 

@@ -19,6 +19,7 @@ from callfs.backends.interfaces import (
     IBlobReader,
     IStagedBlob,
 )
+from callfs.deferreds import is_settled
 
 T = TypeVar("T")
 Observe = Callable[[str, str, float], None]
@@ -118,7 +119,10 @@ class MeasuredBackend:
             return result
 
         deferred = begin()
-        deferred.addBoth(report)
+        if is_settled(deferred):
+            self._observe(self.name, operation, self._now_seconds() - began)
+        else:
+            deferred.addBoth(report)
         return deferred
 
     def _wrapped(self, staged: IStagedBlob) -> IStagedBlob:

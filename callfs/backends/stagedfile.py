@@ -17,6 +17,7 @@ from callfs.backends.space import SpaceGuard
 from callfs.errors import InsufficientStorage
 
 _CREATE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+_RESERVED_FROM_BYTES = 1024 * 1024  # less is written as soon as the file is there, which finds its room as well
 _PROMISE_STEP_BYTES = 8 * 1024 * 1024
 _WRITE_OUT_STEP_BYTES = 8 * 1024 * 1024
 _MAX_VECTORS = 512  # IOV_MAX is 1024
@@ -78,7 +79,8 @@ class StagedFile:
         self._fd = os.open(self._path, _CREATE_FLAGS, 0o600)
         if os.fstat(self._fd).st_mode & 0o777 != 0o600:
             os.fchmod(self._fd, 0o600)
-        if self._declared_size and self._disk.allocator.reserve(self._fd, self._declared_size):
+        large = self._declared_size >= _RESERVED_FROM_BYTES
+        if large and self._disk.allocator.reserve(self._fd, self._declared_size):
             self._reserved = self._declared_size
             self._fulfil(self._promised)
         self._disk.reached("blob.staged")
@@ -145,12 +147,9 @@ class StagedFile:
         os.fsync(self._fd)
         self._disk.reached("blob.fsynced")
         folders = self._disk.folders
-        target = folders.blob_path(self._blob_id)
-        folders.make_shard(self._blob_id)
-        if os.path.lexists(target):
+        if os.path.lexists(folders.blob_path(self._blob_id)):
             raise FileExistsError(17, "a blob of this id exists", self._blob_id)
-        os.rename(self._path, target)
-        self._path = target
+        self._path = folders.take_in(self._path, self._blob_id)
         self._disk.reached("blob.renamed")
         # The folder that the name came from needs no fsync: should a crash bring the old name back beside
         # the new one, removing it at the next start leaves the blob.

@@ -17,6 +17,7 @@ from callfs.cli.options import config_option
 COMMANDS = {
     "server": ("callfs.cli.server", "server", "Run the daemon; so does callfs alone."),
     "config": ("callfs.cli.config", "config", "Check the configuration, show it, or write a first one."),
+    "metadata": ("callfs.cli.metadata", "metadata", "Move the metadata to another store."),
     "fsck": ("callfs.cli.fsck", "fsck", "Check that names and bytes fit together."),
 }
 """Every command: its module, its name there, and its line in the help text."""

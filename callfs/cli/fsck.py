@@ -22,9 +22,9 @@ from callfs.config.schema import Config
 from callfs.engine.fsck import ConsistencyCheck, Finding, FindingKind, Progress, Repair, Report, TooManyUnnamed
 from callfs.errors import CallFSError
 from callfs.metadata.commands import RegisterInstance
-from callfs.metadata.interfaces import StoreUnusable
-from callfs.metadata.sqlite import SqliteStore
+from callfs.metadata.interfaces import IMetadataStore, StoreUnusable
 from callfs.metrics import Metrics
+from callfs.node import build_store
 
 FAILURE_STATUS = 1
 _THREADS = 4
@@ -67,7 +67,7 @@ class Tally:
 @click.option(
     "--repair",
     is_flag=True,
-    help="Move blobs that nothing names aside; they are deleted a week later. Put back those that have a name again.",
+    help="Move blobs that nothing names aside (deleted a week later), and put back those that have a name again.",
 )
 @click.option(
     "--remove-lost", is_flag=True, help="Remove files whose bytes are lost or damaged. There is no way back."
@@ -111,14 +111,7 @@ async def _run(reactor: Any, config: Config, options: Options) -> bool:
     root_path = config.backend.localfs_root_path
     assert root_path is not None
     root = RootFolder(root_path, secrets.token_bytes)
-    store = SqliteStore(
-        config.metadata_store.sqlite_path,
-        reactor=reactor,
-        pool=pool,
-        token_bytes=secrets.token_bytes,
-        op_timeout_seconds=config.server.metadata_op_timeout,
-        read_only=not options.changes,
-    )
+    store = build_store(config, reactor, pool, Metrics(), read_only=not options.changes)
     backend = LocalBackend(root_path, reactor=reactor, pool=pool, now=_instant, min_free_bytes=0)
     try:
         if options.changes:
@@ -132,31 +125,32 @@ async def _run(reactor: Any, config: Config, options: Options) -> bool:
         pool.stop()
 
 
-async def _check_identity(store: SqliteStore, root: RootFolder, config: Config, options: Options) -> None:
+async def _check_identity(store: IMetadataStore, root: RootFolder, config: Config, options: Options) -> None:
     """
     A store must never judge the bytes of another, nor take a disk that isn't mounted for one that lost its files.
 
     :raises RootUnusable: this folder isn't the one that the store knows, and can't be or isn't to be adopted.
     """
     instance_id = config.instance_discovery.instance_id
-    registered = {instance.id: instance.root_id for instance in await store.instances()}.get(instance_id)
+    registered = {instance.id: instance.root_id for instance in await store.instances()}
     identity, has_blobs = root.identity(), root.has_blobs()
     decision = recognise(
         store_was_empty=store.was_empty,
         store_id=store.store_id,
-        registered_root_id=registered,
+        instance_id=instance_id,
+        registered=registered,
         identity=identity,
         root_has_blobs=has_blobs,
     )
     may_adopt = not has_blobs and (identity is None or identity.store_id == store.store_id)
     if options.adopt_root and may_adopt:
-        if identity is None or identity.root_id != registered:
+        if identity is None or identity.root_id != registered.get(instance_id):
             await _adopt(store, root, identity or root.adopt(store.store_id), config)
     elif decision.verdict is Verdict.REFUSE:
         raise RootUnusable(decision.message)
 
 
-async def _adopt(store: SqliteStore, root: RootFolder, identity: Identity, config: Config) -> None:
+async def _adopt(store: IMetadataStore, root: RootFolder, identity: Identity, config: Config) -> None:
     """Register a marked folder; one that an earlier call marked and couldn't register any more keeps its mark."""
     await store.apply(
         RegisterInstance(
@@ -170,7 +164,7 @@ async def _adopt(store: SqliteStore, root: RootFolder, identity: Identity, confi
     click.echo(f"The root folder {root.path} is this node's now.")
 
 
-async def _check(store: SqliteStore, backend: LocalBackend, config: Config, options: Options) -> bool:
+async def _check(store: IMetadataStore, backend: LocalBackend, config: Config, options: Options) -> bool:
     check = ConsistencyCheck(
         metadata=store,
         backends={backend.name: backend},

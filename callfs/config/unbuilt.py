@@ -14,9 +14,9 @@ from callfs.config.schema import Config
 
 SWITCHES: Mapping[str, tuple[str, Collection[Any]]] = {
     "server.protocol": ("TLS", ("auto", "http")),
-    "metadata_store.type": ("metadata on anything but SQLite", ("sqlite",)),
+    "metadata_store.type": ("raft metadata", ("sqlite", "postgres", "redis")),
     "backend.default_backend": ("the S3 backend", ("localfs",)),
-    "dlm.type": ("a lock service on anything but this process", ("local",)),
+    "dlm.type": ("locks by raft", ("local", "redis")),
 }
 """Keys of which some values need a part that isn't there: the part, and the values that don't need it."""
 
@@ -28,11 +28,7 @@ SETTINGS: Mapping[str, str] = {
     "backend.garbage_delay": "the S3 backend or erasure coding, which alone have use for it,",
     "backend.s3_": "the S3 backend",
     "backend.internal_proxy_": "a cluster of several nodes",
-    "metadata_store.dsn": "PostgreSQL metadata",
-    "metadata_store.pool_size": "PostgreSQL metadata",
-    "metadata_store.redis_": "Redis metadata",
     "raft.": "raft",
-    "dlm.redis_": "the Redis lock service",
     "ha.": "replication",
     "instance_discovery.peer_endpoints": "a cluster of several nodes",
     "erasure.": "erasure coding",

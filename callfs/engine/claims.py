@@ -9,6 +9,8 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from callfs.deferreds import is_settled
+
 _log = Logger()
 T = TypeVar("T")
 
@@ -23,6 +25,8 @@ def claimed(deferred: Deferred[T], give_back: Callable[[T], Deferred[None] | Non
     :param deferred: the work, on its way.
     :param give_back: takes a result that came too late.
     """
+    if is_settled(deferred):
+        return deferred
     outer: Deferred[T] = Deferred()
 
     def too_late(failure: Failure) -> None:

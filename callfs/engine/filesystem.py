@@ -91,6 +91,11 @@ class Filesystem:
         """
         self._tokens.replace_secrets(link_secrets)
 
+    async def api_endpoint(self, instance_id: str) -> str | None:
+        """The base URL of a node as it registered it; ``None`` for a node that never did."""
+        endpoints = {instance.id: instance.api_endpoint for instance in await self._ports.metadata.instances()}
+        return endpoints.get(instance_id)
+
     async def stat(self, principal: Principal, path: str, directory_expected: bool = False) -> Inode:
         """
         The inode at ``path``.

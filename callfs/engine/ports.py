@@ -101,14 +101,15 @@ async def locked(ports: Ports, *paths: str) -> AsyncIterator[None]:
     try:
         yield
     finally:
-        await _released(leases)
+        # Not waited for: a lock server that falls silent now has no say in when the client gets its answer.
+        ports.unattended.shield(_released(leases))
 
 
 @returns_deferred
 async def _released(leases: tuple[ILease, ...]) -> None:
-    for lease in leases:
+    for lease, released in [(lease, lease.release()) for lease in leases]:
         try:
-            await lease.release()
+            await released
         except Exception:
             # The lease runs out by itself, and what was done under it stands: the command has decided.
             _log.failure("a lock could not be released: {key}", event="lock_release_failed", key=lease.key)

@@ -31,6 +31,7 @@ class ILockService(Interface):
         :param wait_seconds: how long to wait for all of them together.
         :return: a lease for each key. Cancelling the Deferred gives back what was got already.
         :raises callfs.errors.ResourceLocked: not all could be got in time; none is held.
+        :raises callfs.errors.MetadataUnavailable: the server that keeps the locks doesn't answer; none is held.
         """
 
     def close() -> Deferred[None]:

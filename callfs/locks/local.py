@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections import OrderedDict, deque
 from collections.abc import Callable
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -30,10 +30,10 @@ class _Lease:
         self.fencing = fencing
         self._service = service
 
-    @returns_deferred
-    async def release(self) -> None:
+    def release(self) -> Deferred[None]:
         """See :meth:`ILease.release`."""
         self._service.release(self)
+        return succeed(None)
 
 
 class _Lock:

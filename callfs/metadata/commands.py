@@ -259,7 +259,8 @@ class RegisterInstance(Command[None], frozen=True, kw_only=True, tag="register_i
     """
     Write down this node, its root folder and where peers reach it; repeated as the heartbeat.
 
-    :raises callfs.errors.Conflict: the id is registered with another root folder and ``replace_root`` is false.
+    :raises callfs.errors.Conflict: the id is registered with another root folder and ``replace_root`` is false; or
+        an import into the store isn't finished.
     """
 
     instance_id: str

@@ -1,8 +1,8 @@
 """
 What each command means: facts in, a decision or the documented refusal out.
 
-Commands that only tend queues (purge, drop, condemn) refuse nothing and have no entry here: a store does each in
-one statement over a set.
+Commands that only tend queues (purge, drop, condemn), and the one that clears an import away, refuse nothing and
+have no entry here: a store does each in a few statements over sets.
 """
 
 from __future__ import annotations
@@ -28,6 +28,14 @@ from callfs.metadata.commands import (
 )
 from callfs.metadata.creation import create_directory, create_file, put_file
 from callfs.metadata.facts import AddLink, Decision, Facts, PutInstance, UseLink
+from callfs.metadata.importing import (
+    BeginImport,
+    FinishImport,
+    ImportRecords,
+    begin_import,
+    finish_import,
+    import_records,
+)
 from callfs.metadata.places import existing_inode
 from callfs.metadata.removal import remove
 from callfs.metadata.renaming import move
@@ -74,6 +82,8 @@ def register_instance(command: RegisterInstance, facts: Facts) -> Decision:
 
     A node that comes without a local backend doesn't make its root folder forgotten: files may still be there.
     """
+    if facts.unfinished_import() is not None:
+        raise Conflict("an import into the metadata store isn't finished: finish it, or use another store")
     known = facts.instance(command.instance_id)
     root_id = command.root_id
     if known is not None and known.root_id is not None and not command.replace_root:
@@ -93,5 +103,8 @@ DECISIONS: Mapping[type[Command[Any]], Callable[[Any, Facts], Decision]] = Mappi
         IssueLink: issue_link,
         ConsumeLink: consume_link,
         RegisterInstance: register_instance,
+        BeginImport: begin_import,
+        ImportRecords: import_records,
+        FinishImport: finish_import,
     }
 )

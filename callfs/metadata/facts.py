@@ -53,6 +53,12 @@ class Facts(Protocol):
     def instance(self, instance_id: str) -> Instance | None:
         """The node with this id."""
 
+    def unfinished_import(self) -> str | None:
+        """The import that was begun and not finished; ``None`` where none is."""
+
+    def is_empty(self) -> bool:
+        """Whether nothing but the root is there: no inode, no link, nothing queued or condemned, no node."""
+
 
 class Retention(msgspec.Struct, frozen=True):
     """
@@ -140,6 +146,38 @@ class PutInstance(msgspec.Struct, frozen=True):
     instance: Instance
 
 
+class ReplaceRoot(msgspec.Struct, frozen=True):
+    """The root directory becomes this; its id and path are what they are in every store."""
+
+    inode: Inode
+
+
+class AddGarbage(msgspec.Struct, frozen=True):
+    """A new entry at the end of the garbage queue."""
+
+    blob: BlobRef
+    not_before_at: int
+
+
+class AddCondemned(msgspec.Struct, frozen=True):
+    """A blob is condemned."""
+
+    blob_id: str
+    condemned_at: int
+
+
+class MarkImport(msgspec.Struct, frozen=True):
+    """This import is the one under way, in the place of any other."""
+
+    import_id: str
+
+
+class TakeIdentity(msgspec.Struct, frozen=True):
+    """The store has this identity from now on, and no import is under way."""
+
+    store_id: str
+
+
 Effect = (
     AddInode
     | ChangeInode
@@ -151,6 +189,11 @@ Effect = (
     | AddLink
     | UseLink
     | PutInstance
+    | ReplaceRoot
+    | AddGarbage
+    | AddCondemned
+    | MarkImport
+    | TakeIdentity
 )
 
 

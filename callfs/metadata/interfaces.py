@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import msgspec
@@ -10,6 +10,7 @@ from twisted.internet.defer import Deferred
 from zope.interface import Attribute, Interface
 
 from callfs.metadata.commands import Command
+from callfs.metadata.transfer import Record
 from callfs.model import BlobRef, Garbage, Inode, Instance, Link
 
 R = TypeVar("R")
@@ -44,11 +45,13 @@ class IMetadataStore(Interface):
     store_id: str = Attribute("The store's random identity, 32 hex digits; known once it is open.")
     was_empty: bool = Attribute("Whether :meth:`open` made the store, or found nothing but the root in it.")
 
-    def open() -> Deferred[None]:
+    def open(importing: bool = False) -> Deferred[None]:
         """
         Connect, bring the schema up to date, and make an empty store (which has the root directory) where there
         is none.
 
+        :param importing: open also a store that an import was begun into and not finished.
+        :raises UnfinishedImport: it is such a one, and ``importing`` is false.
         :raises StoreUnusable: what is there can't be used; the message says why and what to do.
         """
 
@@ -129,6 +132,18 @@ class IMetadataStore(Interface):
         :return: what is wrong, a sentence each for the operator; empty when all is well. May take long.
         """
 
+    def export(consume: Callable[[Sequence[Record]], None]) -> Deferred[None]:
+        """
+        Give out everything, in the order of :data:`callfs.metadata.transfer.Record`, inodes by their paths.
+
+        It is one consistent view of the store. A store that can't hold one for so long fails when anything was
+        changed meanwhile. It is never given out twice: when it can't be completed it fails. Meant for tools:
+        ``consume`` may be called on any thread, and the store waits for it.
+
+        :param consume: gets at most about a thousand records at a time; what it raises ends the export.
+        :raises callfs.errors.MetadataUnavailable: besides the usual, something was changed meanwhile.
+        """
+
 
 class StoreUnusable(Exception):
     """
@@ -136,3 +151,13 @@ class StoreUnusable(Exception):
 
     The message is for the operator.
     """
+
+
+class UnfinishedImport(StoreUnusable):
+    """An import into the store was begun and not finished."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "an import into this metadata store was begun and not finished, so it isn't whole: "
+            "run 'callfs metadata import --again' with the exported file, or use another store"
+        )

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol, TypeVar
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
 
+from callfs.deferreds import is_settled
 from callfs.metadata.commands import Command
 from callfs.metadata.interfaces import IMetadataStore, StoreStatistics
+from callfs.metadata.transfer import Record
 from callfs.model import BlobRef, Garbage, Inode, Instance, Link
 
 R = TypeVar("R")
@@ -50,9 +52,9 @@ class MeasuredStore:
         """Whether nothing but the root was there."""
         return self._store.was_empty
 
-    def open(self) -> Deferred[None]:
+    def open(self, importing: bool = False) -> Deferred[None]:
         """Open the store; not counted."""
-        return self._store.open()
+        return self._store.open(importing)
 
     def close(self) -> Deferred[None]:
         """Close the store; not counted."""
@@ -129,9 +131,16 @@ class MeasuredStore:
         """Check the store."""
         return self._measured("verify", self._clock.seconds(), self._store.verify())
 
+    def export(self, consume: Callable[[Sequence[Record]], None]) -> Deferred[None]:
+        """Give out everything."""
+        return self._measured("export", self._clock.seconds(), self._store.export(consume))
+
     def _measured(self, operation: str, started: float, deferred: Deferred[R]) -> Deferred[R]:
         def ended(result: R) -> R:
             self._observer.metadata_query(operation, self._clock.seconds() - started)
             return result
 
+        if is_settled(deferred):
+            self._observer.metadata_query(operation, self._clock.seconds() - started)
+            return deferred
         return deferred.addBoth(ended)

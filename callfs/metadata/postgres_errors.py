@@ -23,6 +23,10 @@ _ENVIRONMENT = ("08", "53", "54", "55", "57", "58", "28", "3D", "42501", "25")
 """Classes in which the server's state or set-up is at fault, and no statement of ours."""
 
 
+_FINAL = ("FATAL", "SSL", "invalid")
+_PASSING = ("starting up", "shutting down", "recovery mode", "too many clients", "connection slots")
+
+
 class NotPrimary(psycopg.OperationalError):
     """The server is a standby: what it shows may be old."""
 
@@ -41,6 +45,18 @@ def lost_connection(error: BaseException) -> bool:
         return False
     code = error.sqlstate
     return code is None or code in _GOING_AWAY or code.startswith("08")
+
+
+def may_come_up(reason: str) -> bool:
+    """
+    Whether a connection that couldn't be made may be made later, with nobody's help.
+
+    libpq has no code for it (the SQLSTATE of a failed connection isn't kept), so its text has to tell: a server
+    that answered with FATAL refuses this database, user or password, unless it is starting, stopping or crowded.
+    """
+    if any(word in reason for word in _PASSING):
+        return True
+    return not any(word in reason for word in _FINAL)
 
 
 def overtaken(error: BaseException) -> bool:

@@ -15,7 +15,7 @@ import psycopg
 
 from callfs import paths
 from callfs.errors import MetadataUnavailable
-from callfs.metadata import sql
+from callfs.metadata import sql, sql_export
 from callfs.metadata.depthwalk import Row, just_after, rows_to_depth
 from callfs.metadata.interfaces import StoreStatistics
 from callfs.metadata.invariants import invariants
@@ -40,7 +40,8 @@ _COLUMNS = sql.inode_columns(
 _SOURCE = """inodes i LEFT JOIN LATERAL (
     SELECT * FROM blobs f WHERE f.inode_id = i.id AND f.role = 0 LIMIT 1) b ON true"""
 _GARBAGE = """SELECT id, blob_id, size, sha256, kind, instance_id, not_before_at FROM garbage
-    WHERE kind = ? AND {instance} AND not_before_at <= ? ORDER BY not_before_at, id LIMIT ?"""
+    WHERE kind = ? AND {instance} AND not_before_at <= ?
+    ORDER BY instance_id, not_before_at, id LIMIT ?"""
 
 
 def _inodes(rest: str) -> str:
@@ -56,6 +57,7 @@ CHILDREN_BY_PATH = _inodes(
         AND i.name > '' ORDER BY i.parent_id, i.name LIMIT ?"""
 )
 SUBTREE = _inodes(sql.SUBTREE)
+EVERY_INODE = _inodes(sql_export.EVERY_INODE)
 LINK = adapted(sql.LINK)
 GARBAGE_OF_INSTANCE = adapted(_GARBAGE.format(instance="instance_id = ?"))
 GARBAGE_OF_ALL = adapted(_GARBAGE.format(instance="instance_id IS NULL"))

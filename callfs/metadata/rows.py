@@ -112,6 +112,11 @@ def garbage_from_row(row: Sequence[Any]) -> Garbage:
     return Garbage(row[0], BlobRef(row[1], row[2], row[3], placement(row[4], row[5])), row[6])
 
 
+def garbage_values(blob: BlobRef, not_before_at: int) -> tuple[Any, ...]:
+    """The columns of a new entry: blob_id, kind, instance_id, size, sha256, not_before_at."""
+    return (blob.id, *placement_columns(blob.placement), blob.size, blob.sha256, not_before_at)
+
+
 def instance_from_row(row: Sequence[Any]) -> Instance:
     """The node in a row of id, root_id, api_endpoint, last_seen_at."""
     return Instance(row[0], row[1], row[2], row[3])

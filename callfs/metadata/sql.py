@@ -68,6 +68,19 @@ OLD_LINKS = """SELECT token_hash FROM links WHERE expires_at < ?
 ADD_CONDEMNED = "INSERT INTO condemned (blob_id, condemned_at) VALUES (?, ?) ON CONFLICT DO NOTHING"
 FORGET_CONDEMNED = "DELETE FROM condemned WHERE condemned_at < ?"
 
+UNFINISHED_IMPORT = "SELECT import_id FROM store"
+MARK_IMPORT = "UPDATE store SET import_id = ?"
+TAKE_IDENTITY = "UPDATE store SET id = ?, import_id = NULL"
+IS_EMPTY = """SELECT NOT EXISTS (SELECT 1 FROM inodes WHERE id <> ?) AND NOT EXISTS (SELECT 1 FROM links)
+    AND NOT EXISTS (SELECT 1 FROM garbage) AND NOT EXISTS (SELECT 1 FROM condemned)
+    AND NOT EXISTS (SELECT 1 FROM instances)"""
+ADD_GARBAGE = """INSERT INTO garbage (blob_id, kind, instance_id, size, sha256, not_before_at)
+    VALUES (?, ?, ?, ?, ?, ?)"""
+LAST_INODES = "SELECT id FROM inodes WHERE id <> ? ORDER BY path DESC LIMIT ?"
+CLEAR_GARBAGE = "DELETE FROM garbage WHERE id IN (SELECT id FROM garbage ORDER BY id LIMIT ?)"
+CLEAR_CONDEMNED = "DELETE FROM condemned WHERE blob_id IN (SELECT blob_id FROM condemned ORDER BY blob_id LIMIT ?)"
+CLEAR_INSTANCES = "DELETE FROM instances"
+
 
 def bury(whose: str) -> str:
     """

@@ -18,11 +18,12 @@ from callfs.errors import MetadataUnavailable
 from callfs.identifiers import TokenBytes
 from callfs.metadata import sqlite_queries as queries
 from callfs.metadata.commands import Command
-from callfs.metadata.interfaces import IMetadataStore, StoreStatistics
+from callfs.metadata.interfaces import IMetadataStore, StoreStatistics, UnfinishedImport
 from callfs.metadata.sqlite_file import DatabaseFile, FileLock
 from callfs.metadata.sqlite_readers import Readers
 from callfs.metadata.sqlite_verify import verify
 from callfs.metadata.sqlite_writer import CommandWriter, StoreObserver
+from callfs.metadata.transfer import Record
 from callfs.model import BlobRef, Garbage, Inode, Instance, Link
 
 R = TypeVar("R")
@@ -89,14 +90,15 @@ class SqliteStore:
         self._writer: CommandWriter | None = None
 
     @returns_deferred
-    async def open(self) -> None:
+    async def open(self, importing: bool = False) -> None:
         """
         Take the lock, make or upgrade the database, and start.
 
+        :param importing: open also a store with an unfinished import.
         :raises callfs.metadata.interfaces.StoreUnusable: as its message says; nothing is held then.
         """
         try:
-            writing = await deferToThreadPool(self._reactor, self._pool, self._prepare)
+            writing = await deferToThreadPool(self._reactor, self._pool, self._prepare, importing)
             self._readers = self._new_readers()
         except BaseException:
             self._lock.release()
@@ -125,7 +127,7 @@ class SqliteStore:
             reached=self._reached,
         )
 
-    def _prepare(self) -> sqlite3.Connection | None:
+    def _prepare(self, importing: bool) -> sqlite3.Connection | None:
         """On a thread of the pool: all that may take long. The writer's connection, unless read-only."""
         if not self._file.read_only:
             self._file.check_place()
@@ -135,6 +137,8 @@ class SqliteStore:
         try:
             self.store_id = connection.execute("SELECT id FROM store").fetchall()[0][0]
             self.was_empty = queries.is_empty(connection)
+            if not importing and queries.unfinished_import(connection) is not None:
+                raise UnfinishedImport
         finally:
             connection.close()
         return None if self._file.read_only else self._file.writer(_WRITER_BUSY_SECONDS)
@@ -231,6 +235,10 @@ class SqliteStore:
     def verify(self) -> Deferred[Sequence[str]]:
         """Check the file and everything in it, without a time limit."""
         return self._threaded(verify, limited=False)
+
+    def export(self, consume: Callable[[Sequence[Record]], None]) -> Deferred[None]:
+        """Give out everything, in one view, also beside a daemon; ``consume`` is called on a thread of the pool."""
+        return self._threaded(queries.export, consume, limited=False)
 
     def _inline(self, query: Callable[..., R], *args: Any) -> Deferred[R]:
         return _not_open() if self._readers is None else self._readers.inline(query, *args)

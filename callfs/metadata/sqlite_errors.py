@@ -40,6 +40,11 @@ def is_damaged(error: sqlite3.Error) -> bool:
     return primary_code(error) in _DAMAGED
 
 
+def is_full(error: sqlite3.Error) -> bool:
+    """Whether the disk is full."""
+    return primary_code(error) == sqlite3.SQLITE_FULL
+
+
 def is_environmental(error: sqlite3.Error) -> bool:
     """Whether disk, locks or memory failed, rather than a statement being wrong."""
     return primary_code(error) in _FAILED
@@ -51,7 +56,7 @@ def stopped_short(error: sqlite3.Error) -> bool:
     there. Only after a later failure, of the fsync above all, can it be.
     """
     code: int = getattr(error, "sqlite_errorcode", -1)
-    return primary_code(error) == sqlite3.SQLITE_FULL or code == sqlite3.SQLITE_IOERR_WRITE
+    return is_full(error) or code == sqlite3.SQLITE_IOERR_WRITE
 
 
 def translated(error: sqlite3.Error) -> CallFSError:
@@ -60,7 +65,7 @@ def translated(error: sqlite3.Error) -> CallFSError:
 
     :return: ``InsufficientStorage`` for a full disk, else ``MetadataUnavailable``; no SQL and no path in it.
     """
-    if primary_code(error) == sqlite3.SQLITE_FULL:
+    if is_full(error):
         return InsufficientStorage("the disk of the metadata store is full; nothing was changed")
     if is_contended(error):
         return MetadataUnavailable("the metadata store is locked by another process; nothing was changed")

@@ -2,18 +2,19 @@
 What is asked of the SQLite store, each on a connection and in one consistent view.
 
 Every query runs to its end (``fetchall``): a statement left half-way would hold a snapshot open, and with it the
-write-ahead log.
+write-ahead log. Only an export holds one, as long as it takes.
 """
 
 from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from typing import Any
 
 from callfs import paths
-from callfs.metadata import sql
+from callfs.metadata import sql, sql_export
 from callfs.metadata.depthwalk import Row, just_after, rows_to_depth
 from callfs.metadata.interfaces import StoreStatistics
 from callfs.metadata.rows import (
@@ -23,6 +24,7 @@ from callfs.metadata.rows import (
     link_from_row,
     placement,
 )
+from callfs.metadata.transfer import Record
 from callfs.model import ROOT_INODE_ID, BlobRef, Garbage, Inode, Instance, Link
 
 INODE_COLUMNS = sql.inode_columns("json_group_array(json_array(r.role, r.blob_id, r.kind, r.instance_id))")
@@ -31,6 +33,7 @@ BY_PATH = sql.inode_query(INODE_COLUMNS, sql.BY_PATH)
 BY_ID = sql.inode_query(INODE_COLUMNS, sql.BY_ID)
 CHILDREN = sql.inode_query(INODE_COLUMNS, sql.CHILDREN)
 SUBTREE = sql.inode_query(INODE_COLUMNS, sql.SUBTREE)
+EVERY_INODE = sql.inode_query(INODE_COLUMNS, sql_export.EVERY_INODE)
 LINK = sql.LINK
 GARBAGE = """SELECT id, blob_id, size, sha256, kind, instance_id, not_before_at FROM garbage
     WHERE kind = ? AND instance_id IS ? AND not_before_at <= ? ORDER BY not_before_at, id LIMIT ?"""
@@ -142,6 +145,28 @@ def is_empty(connection: sqlite3.Connection) -> bool:
     """Whether nothing but the root is there."""
     rows = connection.execute(sql.ANYTHING, (ROOT_INODE_ID,)).fetchall()
     return not rows
+
+
+def unfinished_import(connection: sqlite3.Connection) -> str | None:
+    """The import that was begun and not finished."""
+    import_id = connection.execute(sql.UNFINISHED_IMPORT).fetchall()[0][0]
+    return None if import_id is None else str(import_id)
+
+
+def export(connection: sqlite3.Connection, consume: Callable[[Sequence[Record]], None]) -> None:
+    """Give out everything. The log grows as long as it takes: other connections' changes can't leave it."""
+    with (
+        snapshot(connection),
+        closing(sql_export.record_pages(EVERY_INODE, lambda query: _pages(connection, query))) as pages,
+    ):
+        for records in pages:
+            consume(records)
+
+
+def _pages(connection: sqlite3.Connection, query: str) -> Iterator[Sequence[Sequence[Any]]]:
+    with closing(connection.execute(query)) as cursor:
+        while rows := cursor.fetchmany(sql_export.PAGE_ROWS):
+            yield rows
 
 
 @contextmanager

@@ -24,22 +24,28 @@ from callfs.metadata.commands import (
 )
 from callfs.metadata.decisions import DECISIONS
 from callfs.metadata.facts import (
+    AddCondemned,
+    AddGarbage,
     AddInode,
     AddLink,
     ChangeInode,
     Effect,
+    MarkImport,
     MoveTree,
     PutInstance,
     RemoveInode,
     RemoveTree,
     ReplaceBlob,
+    ReplaceRoot,
     Retention,
+    TakeIdentity,
     TouchDirectory,
     TreeFacts,
     UseLink,
 )
-from callfs.metadata.rows import LOCAL_KIND, blob_values, inode_values, instance_from_row
-from callfs.model import BlobRef, Inode, Instance, Link
+from callfs.metadata.importing import ClearImport
+from callfs.metadata.rows import LOCAL_KIND, blob_values, garbage_values, inode_values, instance_from_row
+from callfs.model import ROOT_INODE_ID, BlobRef, Inode, Instance, Link
 
 _OF_TREE = f"inode_id IN ({sql.IN_TREE})"
 PURGE_LINKS = f"DELETE FROM links WHERE token_hash IN ({sql.OLD_LINKS})"
@@ -90,6 +96,14 @@ class SqliteFacts:
         ).fetchall()
         return instance_from_row(rows[0]) if rows else None
 
+    def unfinished_import(self) -> str | None:
+        """The import that was begun and not finished."""
+        return queries.unfinished_import(self._connection)
+
+    def is_empty(self) -> bool:
+        """Whether nothing but the root is there."""
+        return bool(self._connection.execute(sql.IS_EMPTY, (ROOT_INODE_ID,)).fetchall()[0][0])
+
 
 def apply_command(connection: sqlite3.Connection, command: Command[Any]) -> Any:
     """
@@ -119,7 +133,7 @@ def _add_blob(connection: sqlite3.Connection, inode_id: str, blob: BlobRef) -> N
         connection.execute(sql.ADD_BLOB, values)
 
 
-def _change_inode(connection: sqlite3.Connection, effect: ChangeInode) -> None:
+def _change_inode(connection: sqlite3.Connection, effect: ChangeInode | ReplaceRoot) -> None:
     connection.execute(sql.CHANGE_INODE, inode_values(effect.inode))
 
 
@@ -181,6 +195,22 @@ def _put_instance(connection: sqlite3.Connection, effect: PutInstance) -> None:
     )
 
 
+def _add_garbage(connection: sqlite3.Connection, effect: AddGarbage) -> None:
+    connection.execute(sql.ADD_GARBAGE, garbage_values(effect.blob, effect.not_before_at))
+
+
+def _add_condemned(connection: sqlite3.Connection, effect: AddCondemned) -> None:
+    connection.execute(sql.ADD_CONDEMNED, (effect.blob_id, effect.condemned_at))
+
+
+def _mark_import(connection: sqlite3.Connection, effect: MarkImport) -> None:
+    connection.execute(sql.MARK_IMPORT, (effect.import_id,))
+
+
+def _take_identity(connection: sqlite3.Connection, effect: TakeIdentity) -> None:
+    connection.execute(sql.TAKE_IDENTITY, (effect.store_id,))
+
+
 def _purge_links(connection: sqlite3.Connection, command: PurgeLinks) -> Purged:
     cursor = connection.execute(
         PURGE_LINKS,
@@ -211,6 +241,18 @@ def _forget_condemned(connection: sqlite3.Connection, command: ForgetCondemned) 
     return Purged(cursor.rowcount)
 
 
+def _clear_import(connection: sqlite3.Connection, command: ClearImport) -> Purged:
+    if queries.unfinished_import(connection) != command.import_id:
+        return Purged(0)
+    ids = connection.execute(sql.LAST_INODES, (ROOT_INODE_ID, command.limit)).fetchall()
+    for statement in (sql.unlink(sql.OF_INODE), sql.unname_blobs(sql.OF_INODE), sql.REMOVE_INODE):
+        connection.executemany(statement, ids)
+    count = len(ids) + connection.execute(sql.CLEAR_INSTANCES).rowcount
+    for statement in (sql.CLEAR_GARBAGE, sql.CLEAR_CONDEMNED):
+        count += connection.execute(statement, (command.limit,)).rowcount
+    return Purged(count)
+
+
 _EFFECTS: Mapping[type[Effect], Callable[[sqlite3.Connection, Any], None]] = MappingProxyType(
     {
         AddInode: _add_inode,
@@ -223,6 +265,11 @@ _EFFECTS: Mapping[type[Effect], Callable[[sqlite3.Connection, Any], None]] = Map
         AddLink: _add_link,
         UseLink: _use_link,
         PutInstance: _put_instance,
+        ReplaceRoot: _change_inode,
+        AddGarbage: _add_garbage,
+        AddCondemned: _add_condemned,
+        MarkImport: _mark_import,
+        TakeIdentity: _take_identity,
     }
 )
 
@@ -232,5 +279,6 @@ _SWEEPS: Mapping[type[Command[Any]], Callable[[sqlite3.Connection, Any], Any]] =
         DropGarbage: _drop_garbage,
         Condemn: _condemn,
         ForgetCondemned: _forget_condemned,
+        ClearImport: _clear_import,
     }
 )

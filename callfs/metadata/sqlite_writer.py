@@ -26,7 +26,14 @@ from twisted.python.failure import Failure
 
 from callfs.errors import CallFSError, InternalError, MetadataUnavailable, OutcomeUnknown
 from callfs.metadata.commands import Command
-from callfs.metadata.sqlite_errors import is_contended, is_damaged, is_environmental, stopped_short, translated
+from callfs.metadata.sqlite_errors import (
+    is_contended,
+    is_damaged,
+    is_environmental,
+    is_full,
+    stopped_short,
+    translated,
+)
 from callfs.metadata.sqlite_transaction import apply_command
 
 MAX_BATCH = 512
@@ -223,6 +230,7 @@ class CommandWriter:
         except sqlite3.Error as error:
             self._roll_back()
             self._fail(batch, translated(error), error)
+            self._make_room_after(error)
             return
         self._commit(batch, outcomes)
 
@@ -259,6 +267,7 @@ class CommandWriter:
                 self._fail(batch, translated(error), error)
             else:
                 self._fail(batch, OutcomeUnknown("the metadata store failed while it stored this change"), error)
+            self._make_room_after(error)
             return
         self._reached("metadata.after_commit")
         self._reactor.callFromThread(self._answer, batch, outcomes, True)
@@ -302,8 +311,18 @@ class CommandWriter:
         Bring the log's frames into the database file, which readers never do; after the answers, so that nobody
         waits for it. When readers have kept the log from starting over for long, insist for a moment.
         """
-        if self._connection.total_changes - self._changes_at_checkpoint < _CHECKPOINT_AFTER_CHANGES:
-            return
+        if self._connection.total_changes - self._changes_at_checkpoint >= _CHECKPOINT_AFTER_CHANGES:
+            self._checkpoint()
+
+    def _make_room_after(self, error: sqlite3.Error) -> None:
+        """
+        On a full disk the log can't grow. Begun anew it needs no room but its own, so that what frees the disk, the
+        removal of files above all, isn't refused for ever.
+        """
+        if is_full(error):
+            self._checkpoint()
+
+    def _checkpoint(self) -> None:
         self._changes_at_checkpoint = self._connection.total_changes
         try:
             frames = self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()[0][1]

@@ -15,7 +15,7 @@ from werkzeug.exceptions import MethodNotAllowed as WerkzeugMethodNotAllowed
 from werkzeug.exceptions import NotFound as WerkzeugNotFound
 from werkzeug.routing import MapAdapter
 
-from callfs.errors import CallFSError, InvalidPath, MethodNotAllowed, NotFound
+from callfs.errors import CallFSError, MethodNotAllowed, NotFound
 from callfs.paths import ROOT, from_url
 from callfs.web.messages import Request, Response
 from callfs.web.routes import PATH, Access, RouteEntry, entries_of, route_table
@@ -84,10 +84,8 @@ class Match:
 
 
 def _decoded(raw: str) -> str:
-    try:
-        return unquote_to_bytes(raw.encode("latin-1")).decode("utf-8")
-    except UnicodeDecodeError:
-        raise InvalidPath("the URL isn't valid UTF-8") from None
+    """A segment that is no path: what isn't UTF-8 in it is for its route to refuse, as anything it doesn't know."""
+    return unquote_to_bytes(raw.encode("latin-1")).decode("utf-8", "replace")
 
 
 class Application:
@@ -108,6 +106,7 @@ class Application:
                 if mounted not in others:
                     self._by_start[start] = (*others, mounted)
         self._recent: dict[tuple[str, str], Match] = {}
+        self._guarded = tuple(entry.pattern for entry in self.table if entry.access is not Access.PUBLIC)
 
     @property
     def table(self) -> tuple[RouteEntry, ...]:
@@ -151,12 +150,16 @@ class Application:
             raise MethodNotAllowed(f"this URL doesn't know {_shown(method)}", tuple(sorted(allowed)))
         raise NotFound("there is nothing at this URL; the paths of files begin with /v1/files/")
 
-
-def required_access(raw_path: str) -> Access:
-    """What is needed where no route was found: below ``/v1`` nothing at all is told without credentials."""
-    if _is_below(raw_path, "/v1/internal"):
-        return Access.INTERNAL
-    return Access.USER if _is_below(raw_path, "/v1") else Access.PUBLIC
+    def required_access(self, raw_path: str) -> Access:
+        """
+        What is needed where no route was found, for the path or for its method: below ``/v1``, and where a route
+        needs credentials, nothing at all is told without. Where no route needs any there is nothing to keep.
+        """
+        if not self._guarded:
+            return Access.PUBLIC
+        if _is_below(raw_path, "/v1/internal"):
+            return Access.INTERNAL
+        return Access.USER if _is_below(raw_path, "/v1") or raw_path in self._guarded else Access.PUBLIC
 
 
 def open_before_ready(raw_path: str) -> bool:

@@ -18,6 +18,7 @@ Whatever the state, the write timeout runs while the transport holds more than i
 from __future__ import annotations
 
 import enum
+import re
 from collections.abc import Callable
 
 from twisted.internet.interfaces import IHalfCloseableProtocol, ISSLTransport
@@ -32,6 +33,7 @@ from callfs.web.framing import BodyDecoder, decoder
 from callfs.web.http1 import RequestHead, find_head, parse_head
 from callfs.web.incoming import BodyStream
 from callfs.web.outgoing import head_of
+from callfs.web.proxies import plain_address
 from callfs.web.timers import IdleTimer
 from callfs.web.wire import CONTINUE
 from callfs.web.writing import WritingHalf
@@ -39,6 +41,7 @@ from callfs.web.writing import WritingHalf
 _READ_BYTES = 64 * 1024
 _BODY_READ_BYTES = 256 * 1024
 _KEPT_BYTES = 64 * 1024
+_EMPTY_LINES = re.compile(rb"(?:\r\n)+")
 
 
 class State(enum.Enum):
@@ -82,7 +85,7 @@ class Channel(WritingHalf):
     def connectionMade(self) -> None:
         """For Twisted."""
         super().connectionMade()
-        self.peer_host = getattr(self.transport.getPeer(), "host", "")
+        self.peer_host = plain_address(getattr(self.transport.getPeer(), "host", ""))
         self.secure = ISSLTransport.providedBy(self.transport)
         self._read_timer.start(self._context.settings.read_timeout_seconds)
 
@@ -111,10 +114,18 @@ class Channel(WritingHalf):
         if self._state is State.BODY and self._exchange is not None:
             self._exchange.body_cut_short()
         elif self._state is State.UPGRADED:
-            self.transport.unregisterProducer()
-            self._close()
+            self._upgraded_read_lost()
         elif self._state is not State.BUSY:
             self._close()
+
+    def _upgraded_read_lost(self) -> None:
+        """The other protocol knows what it still owes the client; one that doesn't care is over."""
+        assert self._upgraded is not None
+        protocol = self._upgraded.protocol
+        if IHalfCloseableProtocol.providedBy(protocol):
+            protocol.readConnectionLost()
+        else:
+            self.transport.loseConnection()
 
     def writeConnectionLost(self) -> None:
         """For Twisted: our own half-close took effect."""
@@ -155,9 +166,9 @@ class Channel(WritingHalf):
 
     def _take_head(self) -> bool:
         """Take a head out of the input and begin its exchange; whether there was one."""
-        if self._searched == 0 and self._input.startswith(b"\r\n"):
-            # RFC 9112, section 2.2: an empty line before a request is passed over.
-            self._input = self._input[2:]
+        if (empty_lines := _EMPTY_LINES.match(self._input)) is not None:
+            # RFC 9112, section 2.2: empty lines before a request are passed over.
+            self._input, self._searched = self._input[empty_lines.end() :], 0
         try:
             size = find_head(self._input, self._searched)
             if size is None:
@@ -348,6 +359,9 @@ class Channel(WritingHalf):
     def _read_expired(self) -> None:
         if self._state is State.BODY and self._exchange is not None:
             self._exchange.body.fail(RequestTimeout("nothing of the body arrived for too long"))
+        elif self._state is State.HEAD and self._input and self.blocked:
+            # Nothing is read, because the client doesn't take what it has coming: the write timeout runs for that.
+            self._read_timer.start(self._context.settings.read_timeout_seconds)
         elif self._state is State.HEAD and self._input:
             self._refuse(RequestTimeout("the request's headers took too long"))
         else:

@@ -98,6 +98,8 @@ class Context:
     """
     The collaborators of a site.
 
+    :param clock: measures time limits; a clock that never goes back.
+    :param now: the wall clock, an instant, for ``Date``.
     :param ready: as long as it is false, everything but ``/health`` is answered with 503.
     :param closing: no request is accepted on a connection after the one under way.
     """
@@ -107,6 +109,7 @@ class Context:
     authenticate: Authenticate
     metrics: HTTPMetrics
     clock: IReactorTime
+    now: Callable[[], int]
     pool: ThreadPool | None
     token_bytes: TokenBytes
     upgrade: UpgradeRoute | None
@@ -118,7 +121,7 @@ class Context:
 
     def date_line(self) -> bytes:
         """The ``Date`` header, made once a second."""
-        second = int(self.clock.seconds())
+        second = self.now() // 1_000_000
         if second != self._date_second:
             self._date_second = second
             self._date_line = f"Date: {formatdate(second, usegmt=True)}\r\n".encode()

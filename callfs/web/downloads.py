@@ -79,7 +79,8 @@ def _is_known(request: Request, inode: Inode) -> bool:
 
 
 def _not_modified(inode: Inode) -> Response:
-    return Response(status=304, headers=representations.validators(inode))
+    # A cache puts these headers in the place of those that it has (RFC 9111, section 3.2): the sandbox has to stay.
+    return Response(status=304, headers=representations.validators(inode), stored_content=True)
 
 
 def _headers(inode: Inode, instance_id: str, attached: bool) -> dict[str, str]:

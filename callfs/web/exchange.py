@@ -16,7 +16,7 @@ from callfs.errors import BadRequest, CallFSError, ServiceUnavailable
 from callfs.model import Principal
 from callfs.paths import from_url
 from callfs.web.access_event import NO_ROUTE, Ended, report
-from callfs.web.app import Target, found, open_before_ready, required_access
+from callfs.web.app import Target, found, open_before_ready
 from callfs.web.context import Context, Upgraded
 from callfs.web.errors import error_answer, internal_error
 from callfs.web.http1 import RequestHead
@@ -92,20 +92,20 @@ class Exchange:
         self._running.addErrback(self._lost_track)
 
     def connection_lost(self) -> None:
-        """The client went away."""
+        """The client went away: a route that waits for the body is told by the body, another is cancelled."""
         self._gone = True
-        self._tell_route("the client went away before its request was complete")
-
-    def body_cut_short(self) -> None:
-        """The client sends nothing more, though its body isn't complete; it may still read an answer."""
-        self._cut_short = True
-        self._tell_route("the request ended before its body was complete")
-
-    def _tell_route(self, message: str) -> None:
-        """A route that waits for the body is told by the body; another is cancelled."""
-        told = self.body.fail(BadRequest(message))
+        told = self.body.fail(BadRequest("the client went away before its request was complete"))
         if self._cancellable and self._running is not None and not told:
             self._running.cancel()
+
+    def body_cut_short(self) -> None:
+        """
+        The client sends nothing more, though its body isn't complete; it may still read an answer.
+
+        A route that wants the body finds out when it comes to it, and a route that doesn't goes on.
+        """
+        self._cut_short = True
+        self.body.fail(BadRequest("the request ended before its body was complete"))
 
     async def _run(self) -> None:
         response = await self._respond()
@@ -125,7 +125,7 @@ class Exchange:
         except CallFSError as error:
             return None if self._gone else error_as_response(error)
         except CancelledError:
-            return None if self._gone or self._cut_short else self._failed()
+            return None if self._gone else self._failed()
         except Exception:
             return self._failed()
 
@@ -138,7 +138,7 @@ class Exchange:
             return None
         route = found(context.application, head.method, head.path)
         if isinstance(route, CallFSError):
-            self._authenticate(head.headers.get("authorization"), required_access(head.path))
+            self._authenticate(head.headers.get("authorization"), context.application.required_access(head.path))
             raise route
         self._route = route.entry.pattern
         principal = self._authenticate(head.headers.get("authorization"), route.entry.access)

@@ -68,7 +68,7 @@ class FileResource:
         try:
             return _written(await self._create(request))
         except FileAlreadyExists as error:
-            raise self._placements.conflict(error) from error
+            raise await self._conflict(error) from error
 
     async def _create(self, request: Request) -> Written:
         backend = self._placements.of_creation(request)
@@ -117,7 +117,7 @@ class FileResource:
         try:
             moved = await self._filesystem.move(request.principal, wanted)
         except FileAlreadyExists as error:
-            raise self._placements.conflict(error) from error
+            raise await self._conflict(error) from error
         return json_response(request, {"path": moved.path}, headers={} if moved.is_directory else validators(moved))
 
     @route(router, PATTERN, methods=("DELETE",))
@@ -131,6 +131,12 @@ class FileResource:
             preconditions=preconditions.for_writing(request.headers),
         )
         return Response(status=204)
+
+    async def _conflict(self, error: FileAlreadyExists) -> FileAlreadyExists:
+        """The refusal as the client gets it; the owner's address is looked up where that is another node."""
+        owner = self._placements.other_node(error)
+        endpoint = None if owner is None else await self._filesystem.api_endpoint(owner)
+        return self._placements.conflict(error, endpoint)
 
     async def _stat(self, request: Request) -> Inode:
         return await self._filesystem.stat(request.principal, request.path, request.directory_expected)

@@ -3,7 +3,8 @@ The head of an HTTP/1 request, parsed strictly (RFC 9112).
 
 Everything that two parsers could read differently is refused with 400, because the difference is how requests are
 smuggled past a proxy: a bare line feed, a folded header, a space before the colon, two lengths, a length beside a
-transfer coding, a transfer coding that isn't exactly ``chunked``, a missing or second ``Host``.
+transfer coding, a transfer coding that isn't exactly ``chunked``, a missing or second ``Host``, a ``#`` in the
+target (which some cut off there, and with it what they compare with their rules).
 """
 
 from __future__ import annotations
@@ -25,11 +26,11 @@ HEAD_END = b"\r\n\r\n"
 _MAX_REQUEST_LINE_BYTES = MAX_TARGET_BYTES + 64
 
 _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
-_REQUEST_LINE = re.compile(rb"(" + _TOKEN + rb") ([\x21-\x7e\x80-\xff]+) HTTP/1\.([01])")
+_REQUEST_LINE = re.compile(rb"(" + _TOKEN + rb") ([\x21\x22\x24-\x7e\x80-\xff]+) HTTP/1\.([01])")
 _HEADER_LINE = re.compile(rb"(" + _TOKEN + rb"):[ \t]*([^\x00-\x08\x0a-\x1f\x7f]*)")
 _LENGTH = re.compile(r"[0-9]{1,18}")
 _HOST = re.compile(r"[A-Za-z0-9\-._~%!$&'()*+,;=:\[\]]*")
-_ABSOLUTE = re.compile(r"https?://([^/?#]*)(.*)", re.IGNORECASE)
+_ABSOLUTE = re.compile(r"https?://([^/?]+)(.*)", re.IGNORECASE)
 
 
 class RequestHead(msgspec.Struct, frozen=True):
@@ -70,7 +71,7 @@ class RequestHead(msgspec.Struct, frozen=True):
 
 def tokens(value: str | None) -> tuple[str, ...]:
     """A comma-separated header as lower-case tokens."""
-    return () if not value else tuple(token.strip().lower() for token in value.split(","))
+    return () if not value else tuple(token.strip(" \t").lower() for token in value.split(","))
 
 
 def find_head(data: bytes, searched: int) -> int | None:
@@ -152,7 +153,7 @@ def _split_target(target: str) -> tuple[str | None, str, str]:
     authority = None
     if not target.startswith("/") and target != "*":
         match = _ABSOLUTE.fullmatch(target)
-        if match is None:
+        if match is None or _HOST.fullmatch(match[1]) is None:
             raise BadRequest("the request target is neither a path nor a URL")
         authority, target = match[1], match[2]
         if not target.startswith("/"):

@@ -12,7 +12,7 @@ from twisted.internet.defer import Deferred
 
 from callfs.backends.interfaces import IBlobReader
 from callfs.model import ByteRange
-from callfs.web.messages import BlobBody, Response
+from callfs.web.messages import BlobBody, Response, ResponseBody
 
 PIECE_BYTES = 256 * 1024
 SMALL_BODY_BYTES = 64 * 1024
@@ -75,11 +75,21 @@ def is_bodyless(method: str, response: Response) -> bool:
 
 def head_of(response: Response, request_id: str, method: str) -> ResponseHead:
     """The head that belongs to a response."""
-    body = response.body
+    has_body = not is_bodyless(method, response)
     length = response.content_length
     if length is None:
-        length = len(body) if isinstance(body, bytes) else body.length if isinstance(body, BlobBody) else None
-    return ResponseHead(response, request_id, length, not is_bodyless(method, response))
+        length = _length(response.body, has_body)
+    return ResponseHead(response, request_id, length, has_body)
+
+
+def _length(body: ResponseBody, has_body: bool) -> int | None:
+    """
+    Bytes of the body. Nothing isn't the length of one that is left out: what is announced without a body is the
+    length that one would have (RFC 9110, section 8.6).
+    """
+    if isinstance(body, bytes):
+        return len(body) if body or has_body else None
+    return body.length if isinstance(body, BlobBody) else None
 
 
 def send_at_once(stream: ResponseStream, head: ResponseHead) -> bool:

@@ -11,6 +11,7 @@ from collections.abc import Collection
 from callfs.errors import BadRequest, FileAlreadyExists
 from callfs.web import queries
 from callfs.web.messages import Request
+from callfs.web.representations import file_location
 
 BACKENDS = ("localfs", "s3")
 RELOCATION_TARGETS = (*BACKENDS, "erasure")
@@ -52,11 +53,25 @@ class Placements:
             raise BadRequest(f"the backend {name} isn't available on this server")
         return name
 
-    def conflict(self, error: FileAlreadyExists) -> FileAlreadyExists:
-        """What a client is told of a conflict: where the other file is, when that is another node."""
-        if error.details.get("instance_id", self.instance_id) == self.instance_id:
+    def other_node(self, error: FileAlreadyExists) -> str | None:
+        """The node that holds the file which is in the way; ``None`` when it is this one, or none in particular."""
+        holder: str | None = error.details.get("instance_id")
+        return None if holder == self.instance_id else holder
+
+    def conflict(self, error: FileAlreadyExists, endpoint: str | None) -> FileAlreadyExists:
+        """
+        What a client is told of a conflict: of a file on another node, where it is and what to do.
+
+        :param endpoint: the base URL of :meth:`other_node`; ``None`` where there is none, or it isn't known.
+        """
+        if self.other_node(error) is None:
             return FileAlreadyExists(error.message)
-        return error
+        existing = error.details["existing_path"]
+        suggestion = "choose another path, or replace the file's content with PUT at the node that has it"
+        details = {**error.details, "error": error.message, "suggestion": suggestion}
+        if endpoint is not None:
+            details["update_url"] = endpoint.rstrip("/") + file_location(existing)
+        return FileAlreadyExists(error.message, **details)
 
     def instance(self, name: str) -> str:
         """

@@ -5,7 +5,7 @@ The address of the client behind proxies that are trusted.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
 _FORWARDED_FOR = re.compile(r'(?:^|;)\s*for\s*=\s*("(?:[^"\\]|\\.)*"|[^;,\s]*)', re.IGNORECASE)
@@ -33,32 +33,50 @@ class TrustedProxies:
         Each proxy appends the address that it was called from, so the list is read from its end, and only as long
         as who wrote the entry is trusted: what a client wrote itself is never reached.
 
-        :param peer: the address at the other end of the connection; not an address for a UNIX socket.
+        A proxy that writes one of the two headers passes the other on as its client sent it, and which one it
+        writes can't be told. Where both are there and lead to different clients, neither is believed.
+
+        :param peer: as :func:`plain_address` has it; not an address for a UNIX socket.
         :param headers: of the request, by lower-case name.
         """
         if not self._networks:
             return peer
         address = _parsed(peer)
-        for hop in reversed(_hops(headers)):
-            if address is None or not self._trusts(address):
-                break
-            following = _parsed(hop)
+        if address is None or not self._trusts(address):
+            return peer
+        found = {self._nearest_client(address, hops) for hops in _lists(headers)}
+        return str(found.pop() if len(found) == 1 else address)
+
+    def _nearest_client(self, address: _Address, hops: Sequence[str]) -> _Address:
+        for hop in reversed(hops):
+            following = _parsed(hop) if self._trusts(address) else None
             if following is None:
                 break
             address = following
-        return peer if address is None else str(address)
+        return address
 
     def _trusts(self, address: _Address) -> bool:
         return any(address in network for network in self._networks)
 
 
-def _hops(headers: Mapping[str, str]) -> list[str]:
-    forwarded = headers.get("forwarded")
-    if forwarded is not None:
+def plain_address(host: str) -> str:
+    """
+    The address of a peer in its usual form.
+
+    A socket that listens on ``::`` has clients of IPv4 as mapped addresses, ``::ffff:192.0.2.1``; in limits, logs
+    and lists of proxies they are what they are anywhere else. What is no address stays as it is.
+    """
+    address = _parsed(host)
+    return host if address is None else str(address)
+
+
+def _lists(headers: Mapping[str, str]) -> Iterator[list[str]]:
+    """The lists of addresses that the request came through, as the headers that are there have them."""
+    if (forwarded := headers.get("forwarded")) is not None:
         found = [_FORWARDED_FOR.search(element) for element in forwarded.split(",")]
-        return [match[1].strip('"') if match is not None else "" for match in found]
-    listed = headers.get("x-forwarded-for")
-    return [] if listed is None else listed.split(",")
+        yield [match[1].strip('"') if match is not None else "" for match in found]
+    if (listed := headers.get("x-forwarded-for")) is not None:
+        yield listed.split(",")
 
 
 def _parsed(text: str) -> _Address | None:

@@ -141,10 +141,14 @@ def attachment(name: str) -> str:
     return f"attachment; filename*=UTF-8''{quote(name, safe=_ATTR_CHARS)}"
 
 
+def file_location(path: str) -> str:
+    """The URL path of a file."""
+    return f"/v1/files{quote(path, safe=_PATH_CHARS)}"
+
+
 def location(inode: Inode) -> str:
     """The URL path of a file or directory."""
-    slash = "/" if inode.is_directory and inode.path != paths.ROOT else ""
-    return f"/v1/files{quote(inode.path, safe=_PATH_CHARS)}{slash}"
+    return file_location(inode.path) + ("/" if inode.is_directory and inode.path != paths.ROOT else "")
 
 
 _encoder = msgspec.json.Encoder()

@@ -4,7 +4,7 @@ The site: a factory of connections, and what they share.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
@@ -29,6 +29,7 @@ class CallFSSite(Factory):
     :param settings: limits; :attr:`settings` takes other ones while the site runs.
     :param authenticate: from the ``Authorization`` header and the access that is wanted to who asks.
     :param reactor: the clock of all limits, and what waits for sockets.
+    :param now: the wall clock, an instant, for the ``Date`` header.
     :param pool: where ``sendfile`` runs; started and stopped by who made it. Without one files are copied.
     :param token_bytes: chance, for request ids.
     :param upgrade: takes over WebSocket requests; without one they are requests for ordinary files.
@@ -45,6 +46,7 @@ class CallFSSite(Factory):
         authenticate: Authenticate,
         metrics: HTTPMetrics,
         reactor: Any,
+        now: Callable[[], int],
         pool: ThreadPool | None,
         token_bytes: TokenBytes,
         upgrade: UpgradeRoute | None = None,
@@ -56,6 +58,7 @@ class CallFSSite(Factory):
             authenticate=authenticate,
             metrics=metrics,
             clock=reactor,
+            now=now,
             pool=pool,
             token_bytes=token_bytes,
             upgrade=upgrade,

@@ -32,7 +32,8 @@ _HTTP_DATES = tuple(
 
 def rfc3339(instant: int) -> str:
     """An instant in UTC with microseconds, for example ``2026-01-31T08:15:00.000000Z``; sorts as it reads."""
-    return (_EPOCH + timedelta(microseconds=instant)).strftime("%Y-%m-%dT%H:%M:%S.%fZ").rjust(27, "0")
+    moment = _EPOCH + timedelta(microseconds=instant)
+    return f"{moment.isoformat(timespec='microseconds')[:26]}Z"
 
 
 def parse_rfc3339(text: str) -> int | None:

@@ -24,9 +24,10 @@ from typing import Any, Protocol
 
 from autobahn.twisted.websocket import WebSocketServerProtocol
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.interfaces import IHalfCloseableProtocol, IReactorTime
 from twisted.python.failure import Failure
 from txaio import tx
+from zope.interface import implementer
 
 from callfs.web.progress import acknowledged
 from callfs.web.sendfile import plain_tcp_socket
@@ -77,13 +78,17 @@ class Transfer(Protocol):
     def silent(self) -> None:
         """The client was waited for too long."""
 
+    def input_ended(self) -> None:
+        """Nothing will be received any more; something may still be sent."""
+
     def broken_off(self) -> None:
-        """Nothing will be received any more."""
+        """The connection is closing or gone."""
 
     def stop_idle(self) -> None:
         """The server stops, and the client hasn't moved for a while."""
 
 
+@implementer(IHalfCloseableProtocol)
 class TransferConnection(WebSocketServerProtocol):
     """
     The server's side of one WebSocket.
@@ -122,6 +127,7 @@ class TransferConnection(WebSocketServerProtocol):
         self._message_bytes = 0
         self._close_held = False
         self._dropping = False
+        self._input_ended = False
         self._expecting = False
         self._pong: bytes | None = None
         self._socket: socket.socket | None = None
@@ -148,6 +154,20 @@ class TransferConnection(WebSocketServerProtocol):
         self._outflow.close()
         self._transfer.broken_off()
         self.ended.callback(None)
+
+    def readConnectionLost(self) -> None:
+        """
+        For Twisted: the client sends nothing more, but may still read: what is complete is finished, and a download
+        goes on. Our close frame won't be answered.
+        """
+        self._input_ended = True
+        if not self.is_live:
+            self.dropConnection()
+        elif not self._close_held:
+            self._transfer.input_ended()
+
+    def writeConnectionLost(self) -> None:
+        """For Twisted."""
 
     def dataReceived(self, data: bytes) -> None:
         """
@@ -271,11 +291,13 @@ class TransferConnection(WebSocketServerProtocol):
 
     def pause_reading(self) -> None:
         """Enough for now."""
-        self.transport.pauseProducing()
+        if not self._input_ended:
+            self.transport.pauseProducing()
 
     def resume_reading(self) -> None:
         """There is room again."""
-        self.transport.resumeProducing()
+        if not self._input_ended:
+            self.transport.resumeProducing()
 
     def finish(self, code: int, reason: str = "") -> None:
         """
@@ -312,6 +334,8 @@ class TransferConnection(WebSocketServerProtocol):
         self._output_timer.start(limits.write_timeout_seconds if code == NORMAL else limits.linger_seconds)
         self.resume_reading()
         self._transfer.broken_off()
+        if self._input_ended:
+            self.dropConnection()
 
     def dropConnection(self, abort: bool = False) -> None:
         """

@@ -73,6 +73,9 @@ class DownloadTransfer:
     def silent(self) -> None:
         """See :class:`callfs.web.websocket_connection.Transfer`: nothing is expected of the client."""
 
+    def input_ended(self) -> None:
+        """See :class:`callfs.web.websocket_connection.Transfer`: nothing is expected of the client."""
+
     def broken_off(self) -> None:
         """See :class:`callfs.web.websocket_connection.Transfer`."""
         work, self._work = self._work, None

@@ -90,9 +90,13 @@ class UploadTransfer:
         """See :class:`callfs.web.websocket_connection.Transfer`."""
         self._refuse(RequestTimeout("nothing came for too long; nothing was stored"))
 
-    def broken_off(self) -> None:
+    def input_ended(self) -> None:
         """See :class:`callfs.web.websocket_connection.Transfer`."""
         self._refuse(BadRequest("the connection ended before the upload was complete"))
+
+    def broken_off(self) -> None:
+        """See :class:`callfs.web.websocket_connection.Transfer`."""
+        self.input_ended()
         if self._connection is None and not self.done.called:
             self.done.callback(None)
 

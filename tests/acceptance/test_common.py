@@ -77,6 +77,12 @@ class TestAuthentication:
         """The health checks need no key."""
         assert nobody.request("GET", target).status == 200
 
+    @pytest.mark.parametrize("method", ["GET", "HEAD", "POST", "OPTIONS", "get"])
+    @pytest.mark.parametrize("target", ["/metrics", "/v1", "/v1/nothing", "/v1/openapi.json", "/v1/links/generate"])
+    def test_nothing_is_told_without_a_key(self, nobody: Client, method: str, target: str) -> None:
+        """Where a key is needed it is needed with any method, and for what isn't there."""
+        assert nobody.request(method, target).status == 401
+
     def test_internal_routes_refuse_an_api_key(self, carol: Client) -> None:
         """An API key, be it an administrator's, gets 401 on internal routes, whatever the path."""
         for target in ("/v1/internal/blobs/abc", "/v1/internal/nothing/there"):
@@ -129,6 +135,7 @@ class TestAnswers:
             alice.get(path, headers={"Range": "bytes=0-3"}),
             alice.get(path, headers={"Range": "bytes=0-3,5-6"}),
             alice.head(path),
+            alice.get(path, headers={"If-None-Match": "*"}),
             nobody.request("GET", f"/download/{token}"),
         ):
             directives = [directive.strip() for directive in answer["Content-Security-Policy"].split(";")]

@@ -73,6 +73,7 @@ class TestReads:
             wire.send_request("GET", "/health")
             answer = wire.read_answer()
             assert (answer.status, answer["ETag"]) == (304, tag)
+            assert answer.get("Content-Length") in (None, "5"), "RFC 9110, section 8.6"
             assert wire.read_answer().json() == {"status": "ok"}
 
     def test_missing_file(self, alice: Client, home: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import sys
 import threading
@@ -84,6 +85,19 @@ class Writer:
             held = [version for version in {acknowledged, tried} - {0} if content_of(path, version) == answer.body]
             assert held, f"{path} has {len(answer.body)} bytes that are neither version {acknowledged} nor {tried}"
             self.acknowledged[path] = self.tried[path] = max(held)
+
+
+def test_staged_before_the_clock_was_set_back(start_daemon: StartDaemon) -> None:
+    """A staged file of an earlier process is removed at the start, also when its time lies in the future."""
+    daemon = start_daemon()
+    daemon.client().stored("/f", b"content")
+    daemon.kill()
+    leftover = daemon.root / "staging" / daemon.blobs()[0].name
+    leftover.write_bytes(b"half")
+    os.utime(leftover, (2**32, 2**32))
+    daemon.start()
+    assert not leftover.exists()
+    assert daemon.client().content("/f") == b"content"
 
 
 def test_killed_under_writes(start_daemon: StartDaemon) -> None:

@@ -43,6 +43,14 @@ def pages(client: Client, path: str, **query: object) -> list[list[dict[str, Any
 
 
 class TestListing:
+    def test_head(self, alice: Client, tree: str) -> None:
+        """HEAD names the length that GET would send, and none where GET doesn't know it (RFC 9110, section 8.6)."""
+        target = f"/v1/directories{tree}"
+        whole = alice.request("GET", target)
+        assert alice.request("HEAD", target)["Content-Length"] == str(len(whole.body))
+        assert alice.request("HEAD", target, None, NDJSON).get("Content-Length") is None
+        assert alice.head(tree).get("Content-Length") is None
+
     def test_fields(self, alice: Client, tree: str) -> None:
         """A listing tells path, type, count and entries, in the body and in headers."""
         answer = alice.directory(tree)

@@ -380,3 +380,32 @@ class TestConfiguration:
         daemon.write_config({"backend": {"localfs_root_path": str(moved)}})
         daemon.start()
         assert daemon.client().content("/f") == b"x"
+
+
+class TestLostFolder:
+    def test_while_running(self, start_daemon: StartDaemon) -> None:
+        """While its root folder is away, or another is in its place, the node isn't ready and keeps all it has."""
+        daemon = start_daemon()
+        alice = daemon.client()
+        alice.stored("/kept", b"content")
+        away = daemon.root.with_name("away")
+        daemon.root.rename(away)
+        for empty in (False, True):
+            if empty:
+                daemon.root.mkdir()
+            health = daemon.health()
+            assert health is not None
+            assert health.status == 503
+            assert health.json()["parts"]["metadata"]["ok"] is True
+            assert health.json()["parts"]["backends"]["localfs"]["ok"] is False
+            assert str(daemon.root) not in health.body.decode()
+            assert alice.put("/lost", b"x").status == 500
+            assert alice.get("/kept").status == 503
+            assert alice.names("/") == ["kept"]
+        daemon.root.rmdir()
+        away.rename(daemon.root)
+        health = daemon.health()
+        assert health is not None
+        assert health.status == 200
+        assert alice.content("/kept") == b"content"
+        assert alice.put("/new", b"x").status == 201

@@ -88,8 +88,10 @@ def test_listener(counted: Daemon) -> None:
     assert answer.status == 200
     types = re.findall(r"^# TYPE (\S+)", answer.body.decode(), re.MULTILINE)
     assert set(NAMES) <= set(types)
-    for target in ("/v1/files/", "/health", "/download/a.b", "/"):
-        assert scraper.request("GET", target).status == 404
+    for client in (scraper, Client(scraper.address, None)):
+        for target in ("/v1/files/", "/v1/internal/x", "/v1/files/ws/x", "/health", "/download/a.b", "/"):
+            client.request("GET", target).refused(404, "NOT_FOUND")
+        client.request("POST", "/metrics").refused(405, "METHOD_NOT_ALLOWED")
 
 
 def test_listener_off(start_daemon: StartDaemon) -> None:

@@ -76,6 +76,9 @@ class TestMalformed:
             b"GET /health HTTP/1.1\r\nHost: x\r\nHost: y",
             b"GET /health HTTP/1.1",
             b"GET /health HTTP/1.1\r\n first: folded\r\nHost: x",
+            b"GET /health#x HTTP/1.1\r\nHost: x",
+            b"GET http:///health HTTP/1.1\r\nHost: x",
+            b"GET http://user@x/health HTTP/1.1\r\nHost: x",
         ],
     )
     def test_head(self, nobody: Client, head: bytes) -> None:

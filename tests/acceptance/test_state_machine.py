@@ -6,7 +6,7 @@ import itertools
 import os
 import secrets
 from collections.abc import Iterator
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -36,10 +36,17 @@ contents = st.one_of(
 )
 
 
+class Service(Protocol):
+    """Whatever serves the API: one daemon, or several."""
+
+    def client(self, user: str | None) -> Client:
+        """A client of that user; None is nobody."""
+
+
 class FilesystemMachine(RuleBasedStateMachine):
     """The API on one side, :class:`Tree` on the other."""
 
-    daemon: ClassVar[Daemon]
+    daemon: ClassVar[Service]
     numbers: ClassVar[Iterator[int]] = itertools.count()
 
     def __init__(self) -> None:

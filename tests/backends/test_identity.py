@@ -26,7 +26,8 @@ def judged(was_empty: bool, registered: str | None, identity: Identity | None, h
     return recognise(
         store_was_empty=was_empty,
         store_id=STORE,
-        registered_root_id=registered,
+        instance_id="node",
+        registered={"other": "c" * 32} | ({} if registered is None else {"node": registered}),
         identity=identity,
         root_has_blobs=has_blobs,
     )
@@ -98,3 +99,17 @@ def test_a_newer_version() -> None:
     newer = Identity(store_id=STORE, root_id=ROOT, version=2)
     with pytest.raises(UnreadableIdentity, match="update"):
         parse_identity(format_identity(newer))
+
+
+def test_a_renamed_node() -> None:
+    """A folder that the store knows as another node's is refused: its files would be looked for there."""
+    decision = recognise(
+        store_was_empty=False,
+        store_id=STORE,
+        instance_id="new-name",
+        registered={"node": ROOT},
+        identity=OWN,
+        root_has_blobs=True,
+    )
+    assert decision.verdict is R
+    assert "instance_discovery.instance_id to node" in decision.message

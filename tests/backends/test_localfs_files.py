@@ -185,6 +185,25 @@ class FoundTests(TestCase):
         assert len(files(self.root / "staging")) == 40
         await gatherResults([staged.abort() for staged in own])
 
+    async def test_an_empty_folder_is_removed(self) -> None:
+        """When somebody removes the empty folder of a deleted blob, blobs can be stored there as before."""
+        for restore in (False, True):
+            blob_id = await put(self.backend, b"first")
+            if restore:
+                await self.backend.set_aside(blob_id)
+            else:
+                await self.backend.delete(blob_id)
+            (self.root / "blobs" / blob_id[-2:]).rmdir()
+            if restore:
+                await self.backend.put_back(blob_id)
+                assert await get(self.backend, blob_id) == b"first"
+            else:
+                other = new_id()[:-2] + blob_id[-2:]
+                staged = await self.backend.stage(other)
+                await staged.write(b"second")
+                await staged.commit()
+                assert await get(self.backend, other) == b"second"
+
     async def test_truncated_under_a_reader(self) -> None:
         """A blob that somebody truncates gives fewer bytes, and never waits for the rest."""
         blob_id = await put(self.backend, content(3 * MIB))

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from tests.contract.metadata_files import CreationContract, RemovalContract, ReplacementContract
 from tests.contract.metadata_machine import MachineContract
+from tests.contract.metadata_moving import MovingContract
 from tests.contract.metadata_queues import GarbageContract, InstanceContract, LinkContract, SweepContract
 from tests.contract.metadata_races import RaceContract
 from tests.contract.metadata_reading import ListingContract, ReadingContract
@@ -30,6 +31,7 @@ class MetadataContract(
     GarbageContract,
     SweepContract,
     InstanceContract,
+    MovingContract,
     RaceContract,
     MachineContract,
 ):

@@ -264,6 +264,17 @@ class TestChangesOfNames(EngineCase):
         assert self.locks.held == []
         assert await self.content("/d/f") == b"content"
 
+    async def test_silent_lock_service(self) -> None:
+        """A change is answered although its lock can't be given back just now; the node's end waits for that."""
+        self.locks.steps.hold("release")
+        for change in self.changes().values():
+            await self.put("/d/f")
+            await change()
+        ended = started(self.filesystem.settled())
+        assert not ended.called
+        self.locks.steps.release("release")
+        await ended
+
     async def test_client_gone(self) -> None:
         """A change that has begun goes on to its end, and no lock stays."""
         for name, change in self.changes().items():

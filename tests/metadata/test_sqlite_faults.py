@@ -51,6 +51,34 @@ await store.apply(make.create("/after"))
 print(await store.verify())
 """
 
+REMOVALS_ON_A_FULL_DISK = """
+for number in range(400):
+    await store.apply(make.create(f"/x/{number}"))
+await store.apply(make.remove("/x", recursive=True))
+from callfs.metadata.commands import DropGarbage
+await store.apply(DropGarbage(at=1, ids=tuple(range(1, 401))))
+for number in range(200):
+    await store.apply(make.create(f"/d/{number}"))
+await store.close()
+await store.open()
+ballast = open(os.path.join(os.path.dirname(sys.argv[1]), "ballast"), "wb")
+status = os.fstatvfs(ballast.fileno())
+os.posix_fallocate(ballast.fileno(), 0, status.f_bavail * status.f_frsize - 512 * 1024)
+refused = 0
+for number in range(200):
+    for attempt in range(2):
+        try:
+            await store.apply(make.remove(f"/d/{number}"))
+        except Exception as error:
+            assert type(error).__name__ == "InsufficientStorage"
+            refused += 1
+        else:
+            break
+assert refused
+print([inode.path for inode in await store.walk("/")])
+print(await store.verify())
+"""
+
 OUT_OF_FILE_SIZE = """
 await store.apply(make.create("/before"))
 size = os.stat(sys.argv[1] + "-wal").st_size
@@ -99,6 +127,13 @@ class FullDiskTests(SqliteBinding, TestCase):
         self.addCleanup(disk.close)
         process = run_store(disk.folder / "callfs.sqlite3", OUT_OF_SPACE, wrapper=disk.wrapper)
         assert process.stdout.splitlines() == ["{'InsufficientStorage'}", "[]"], process.stderr
+
+    async def test_removals_on_a_full_disk(self) -> None:
+        """Files can be removed though the log can't grow: a removal that was refused succeeds when repeated."""
+        disk = SmallDisk(self.folder(), 64 * 1024 * 1024)
+        self.addCleanup(disk.close)
+        process = run_store(disk.folder / "callfs.sqlite3", REMOVALS_ON_A_FULL_DISK, wrapper=disk.wrapper)
+        assert process.stdout.splitlines() == ["['/d']", "[]"], process.stderr
 
     async def test_a_write_error(self) -> None:
         """A log that can't grow (here by a limit on file sizes) refuses the change, and no more than that."""

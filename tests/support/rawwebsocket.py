@@ -7,6 +7,7 @@ from __future__ import annotations
 import base64
 import secrets
 import struct
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -147,6 +148,7 @@ class WebSocketCase(EngineCase):
             authenticate=Authenticator(keys).authenticate,
             metrics=self.counted,
             reactor=reactor,
+            now=lambda: time.time_ns() // 1000,
             pool=None,
             token_bytes=secrets.token_bytes,
             upgrade=self.transfers,

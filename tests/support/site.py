@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import tempfile
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -195,6 +196,7 @@ class SiteCase(TestCase):
             authenticate=authenticate,
             metrics=self.metrics,
             reactor=self.reactor,
+            now=lambda: time.time_ns() // 1000,
             pool=self.pool if sendfile else None,
             token_bytes=secrets.token_bytes,
             upgrade=upgrade,

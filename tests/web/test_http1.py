@@ -52,6 +52,13 @@ class TestHeads:
             "GET /\x7f HTTP/1.1",
             "GET a HTTP/1.1",
             "GET ftp://x/ HTTP/1.1",
+            "GET http:///a HTTP/1.1",
+            "GET http://?a HTTP/1.1",
+            "GET http://user@x/ HTTP/1.1",
+            "GET http://x,y z/ HTTP/1.1",
+            "GET http://\xe4/ HTTP/1.1",
+            "GET /a#b HTTP/1.1",
+            "GET http://x#/ HTTP/1.1",
             "CONNECT x:443 HTTP/1.1",
             "",
         ],
@@ -196,7 +203,7 @@ class TestBodies:
     )
     def test_chunks(self, chunks: list[bytes], places: list[int], rest: bytes) -> None:
         """Content and rest are the same however the bytes are cut."""
-        data = b"".join(b"%X ;x=y\r\n%b\r\n" % (len(chunk), chunk) for chunk in chunks) + b"0\r\nTrailer: x\r\n\r\n"
+        data = b"".join(b"%X;x=y\r\n%b\r\n" % (len(chunk), chunk) for chunk in chunks) + b"0\r\nTrailer: x\r\n\r\n"
         assert feed_all(Chunked(), cut(data + rest, places)) == (b"".join(chunks), rest)
 
     @given(st.binary(min_size=1, max_size=100), st.lists(st.integers(0, 999)), st.binary(max_size=9))
@@ -219,6 +226,7 @@ class TestBodies:
             b"0x1\r\n",
             b" 1\r\n",
             b"1 \r\n",
+            b"1 ;x\r\n",
             b"1\n",
             b"1" * 16 + b"\r\n",
             b"1;" + b"x" * 1100,

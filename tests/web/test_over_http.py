@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import secrets
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -111,6 +112,7 @@ class HttpCase(EngineCase):
             authenticate=authenticator.authenticate,
             metrics=self.counted,
             reactor=reactor,
+            now=lambda: time.time_ns() // 1000,
             pool=self.pool,
             token_bytes=secrets.token_bytes,
         )

@@ -7,10 +7,11 @@ from klein import Klein
 from twisted.internet.defer import Deferred
 
 from callfs.errors import MethodNotAllowed, NotFound
-from callfs.web.app import Application, open_before_ready, required_access
+from callfs.web.app import Application, open_before_ready
 from callfs.web.headers import header_lines, static_block, status_line
 from callfs.web.messages import Request, Response
 from callfs.web.routes import Access, RouteEntry, call, entries_of, route, route_table
+from callfs.web.system import MetricsResource, OpenMetricsResource
 from tests.support.site import Health, Routes, hello
 
 
@@ -78,12 +79,29 @@ def test_wrong_method() -> None:
 
 
 def test_what_unknown_routes_need() -> None:
-    """Below /v1 an unknown route needs credentials, below /v1/internal those of a peer."""
-    assert required_access("/v1") is Access.USER
-    assert required_access("/v1/x") is Access.USER
-    assert required_access("/v1x") is Access.PUBLIC
-    assert required_access("/v1/internal") is Access.INTERNAL
-    assert required_access("/v1/internals") is Access.USER
+    """
+    Below /v1, and at any other URL that needs them, credentials are needed whatever the method; below /v1/internal
+    those of a peer.
+    """
+    application = Application([Health(), routes(), MetricsResource(lambda: ("", b""))])
+    for path, access in (
+        ("/v1", Access.USER),
+        ("/v1/x", Access.USER),
+        ("/v1x", Access.PUBLIC),
+        ("/v1/internal", Access.INTERNAL),
+        ("/v1/internals", Access.USER),
+        ("/metrics", Access.USER),
+        ("/metricsx", Access.PUBLIC),
+        ("/health", Access.PUBLIC),
+    ):
+        assert application.required_access(path) is access, path
+
+
+def test_what_a_public_site_needs() -> None:
+    """Where no route needs credentials nobody is asked for any."""
+    application = Application([OpenMetricsResource(lambda: ("", b""))])
+    for path in ("/v1/files/x", "/v1/internal/x", "/metrics", "/"):
+        assert application.required_access(path) is Access.PUBLIC, path
 
 
 def test_open_before_ready() -> None:

@@ -476,6 +476,46 @@ class CutOffTests(SiteCase):
 
         (await self.talk(client)).refused(400, "BAD_REQUEST")
 
+    async def test_half_closed_before_it_is_wanted(self) -> None:
+        """So is one whose route is busy with something else just then; it finds out when it comes to the body."""
+        begun: Deferred[None] = Deferred()
+        go_on: Deferred[None] = Deferred()
+
+        async def slow(request: Request) -> Response:
+            begun.callback(None)
+            await go_on
+            return await echo(request)
+
+        await self.serve(slow)
+
+        def client(wire: Wire) -> Answer:
+            put(wire, Content_Length=10)
+            wire.send(b"hello")
+            wire.half_close()
+            return wire.read_answer()
+
+        answer = self.talk(client)
+        await begun
+        await self.moment(0.05)
+        go_on.callback(None)
+        (await answer).refused(400, "BAD_REQUEST")
+
+    async def test_half_closed_and_not_wanted(self) -> None:
+        """A route that has no use for the body isn't held up by its missing end."""
+
+        async def slow(request: Request) -> Response:
+            await self.moment(0.05)
+            return await hello(request)
+
+        await self.serve(slow)
+
+        def client(wire: Wire) -> Answer:
+            put(wire, Content_Length=10)
+            wire.half_close()
+            return wire.read_answer()
+
+        assert (await self.talk(client)).body == b"hello"
+
     async def test_half_closed_after_the_request(self) -> None:
         """A client that ends its side after its requests gets all the answers."""
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncIterator
 
+from twisted.internet.error import CannotListenError
+from twisted.trial.unittest import SkipTest
+
 from callfs.errors import Conflict, PeerUnavailable, RangeNotSatisfiable
 from callfs.web.context import SiteSettings
 from callfs.web.messages import Request, Response
@@ -89,8 +92,11 @@ class RequestTests(SiteCase):
         await self.serve(hello)
         (await self.get("/v1/files/../x")).refused(400, "INVALID_PATH")
         (await self.get("/v1/files/%ff")).refused(400, "INVALID_PATH")
-        (await self.get("/download/%ff")).refused(400, "INVALID_PATH")
         (await self.get("/v1/files/../x", {"Authorization": "no"})).refused(401, "AUTHENTICATION_FAILED")
+
+    async def test_bad_segment(self) -> None:
+        """A segment that is no path, and no UTF-8, is for its route to refuse."""
+        assert (await self.request_of("/download/%ff")).captured == {"token": "\ufffd"}
 
     async def test_request(self) -> None:
         """A route gets headers by any case, who asks, from where, and on which host."""
@@ -101,6 +107,23 @@ class RequestTests(SiteCase):
         assert request.host == "files.example:8443"
         assert not request.secure
         assert re.fullmatch("[0-9a-f]{16}", request.request_id)
+
+    async def test_mapped_address(self) -> None:
+        """A client of IPv4 has its own address also where the server listens on ::."""
+
+        async def address(request: Request) -> Response:
+            return Response(body=request.client_address.encode())
+
+        site = await self.serve(address)
+        try:
+            port = self.reactor.listenTCP(0, site, interface="::")
+        except CannotListenError:
+            raise SkipTest("this machine has no IPv6") from None
+        self.addCleanup(port.stopListening)
+        self.address = ("127.0.0.1", port.getHost().port)
+        assert (await self.get("/v1/files/x")).body == b"127.0.0.1"
+        (await self.ask(b"nonsense\r\n\r\n")).refused(400, "BAD_REQUEST")
+        assert [event["client_address"] for event in self.ended()] == ["127.0.0.1"] * 2
 
     async def test_absolute_target(self) -> None:
         """A proxy's absolute target is the same request, and its host counts (RFC 9112, 3.2.2)."""

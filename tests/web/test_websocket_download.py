@@ -130,6 +130,21 @@ class TestDownload(DownloadCase):
         messages, code = await self.messages(client)
         assert (first.payload + b"".join(messages) == old, code) == (True, 1000)
 
+    async def test_half_closed(self) -> None:
+        """A client that ends its side and reads on gets all of the file, as fast as it reads, and the end of it."""
+        client = await self.unread("/f")
+        reads = self.backend.steps.passed["read"]
+        client.transport.loseWriteConnection()
+        await turns(50)
+        assert self.backend.steps.passed["read"] == reads, "nothing is read that the client has no room for"
+        client.transport.resumeProducing()
+        size = 0
+        while (received := await client.receive()).close_code is None:
+            size += len(received.payload)
+        assert (size, received.close_code) == (32 * MIB, 1000)
+        assert await client.ended() == b""
+        await self.all_ended()
+
     async def test_client_closes(self) -> None:
         """The client's close frame is answered, and ends the transfer."""
         self.backend.steps.hold("read")

@@ -85,6 +85,32 @@ class TestUntilClose(UploadCase):
         assert await client.close_code(answer=False) == 1000
         await self.stored(b"content")
 
+    async def test_half_closed_after_close(self) -> None:
+        """A client that ends its side after its close frame is answered as any other, after the commit."""
+        self.backend.steps.hold("commit")
+        arrival = self.backend.steps.arrival("commit")
+        client = await self.upload("/f")
+        client.send(b"content")
+        client.close(1000)
+        client.transport.loseWriteConnection()
+        await arrival
+        await turns(20)
+        assert client.data == b""
+        assert not client.over
+        self.backend.steps.release("commit")
+        assert await client.close_code(answer=False) == 1000
+        assert await client.ended() == b""
+        await self.stored(b"content")
+
+    async def test_half_closed_before_close(self) -> None:
+        """A client that ends its side before its close frame completes nothing, and is told so at once."""
+        client = await self.upload("/f")
+        client.send(b"content")
+        client.transport.loseWriteConnection()
+        assert await client.close_code(answer=False) == 1011
+        assert await client.ended() == b""
+        await self.stored_nothing()
+
     async def test_gone_after_close(self) -> None:
         """What was closed with 1000 is stored, also when the client doesn't wait for the answer."""
         self.backend.steps.hold("commit")

@@ -5,6 +5,9 @@ from __future__ import annotations
 import base64
 import hashlib
 
+from callfs.metadata.commands import RegisterInstance
+from callfs.model import LocalPlacement
+from tests.support.commands import Commands
 from tests.support.engine import ADMIN, ALICE, BOB
 from tests.support.routes import MAX_UPLOAD_BYTES, MemoryBody, RouteCase, file_target
 
@@ -37,6 +40,35 @@ class TestPost(RouteCase):
             assert (answer.status, answer.code) == (409, "FILE_ALREADY_EXISTS")
             assert not body.taken
         assert (await self.get("/a")).body == b"old"
+
+    async def test_a_path_taken_on_another_node(self) -> None:
+        """409 that says which node has the file, and where to replace it; so far as that node is known."""
+        commands = Commands()
+        for name in ("a b%", "c"):
+            await self.store.apply(commands.create(f"/d/{name}", blob=commands.blob(3, LocalPlacement("far"))))
+        unknown = (await self.send("POST", "/v1/files/d/c", b"x")).json()
+        await self.store.apply(
+            RegisterInstance(at=1, instance_id="far", root_id=None, api_endpoint="https://far.example:8443/")
+        )
+        assert (unknown["instance_id"], "update_url" in unknown) == ("far", False)
+        answer = await self.send("POST", "/v1/files/d/x/../a%20b%25", b"x")
+        assert answer.status == 409
+        message = answer.json()["message"]
+        assert {**answer.json(), "suggestion": ""} == {
+            "code": "FILE_ALREADY_EXISTS",
+            "message": message,
+            "error": message,
+            "existing_path": "/d/a b%",
+            "instance_id": "far",
+            "backend_type": "localfs",
+            "suggestion": "",
+            "update_url": "https://far.example:8443/v1/files/d/a%20b%25",
+        }
+        assert "PUT" in answer.json()["suggestion"]
+        await self.upload("/here", b"x")
+        assert set((await self.send("POST", "/v1/files/here")).json()) == {"code", "message"}
+        moved = await self.send("PATCH", "/v1/files/here", {"destination": "/d/c"})
+        assert (moved.status, moved.json()["update_url"]) == (409, "https://far.example:8443/v1/files/d/c")
 
     async def test_a_file_as_parent(self) -> None:
         """409 PARENT_NOT_A_DIRECTORY, for files and directories."""

@@ -1,0 +1,271 @@
+-- What a decision orders. Nothing here can fail but for want of memory, which Redis refuses at a script's first
+-- write and never after it. What gives memory back begins with a write that is never refused.
+
+local counts = {files = 0, directories = 0, bytes = 0}
+
+local function add_blob(id, blob)
+  local copies, size = copies_of(blob)
+  for _, copy in ipairs(copies) do
+    redis.call('ZADD', BLOBS, 0, copy.id .. '\0' .. id)
+  end
+  counts.bytes = counts.bytes + size
+end
+
+local function is_local(place)
+  return string.sub(place, 1, 8) == 'localfs:'
+end
+
+-- Blobs on their way to the garbage queue, written many at a time.
+local buried = {}
+
+local function flush_garbage()
+  local count = #buried
+  if count == 0 then
+    return
+  end
+  local number = redis.call('HINCRBY', STORE, 'next_garbage', count) - count
+  local members, entries, numbers, queues = {}, {}, {}, {}
+  for i, one in ipairs(buried) do
+    local text = string.format('%016.0f', number + i)
+    members[i] = one.id .. '\0' .. one.inode
+    entries[2 * i - 1], entries[2 * i] = text, one.record
+    numbers[2 * i - 1], numbers[2 * i] = one.id, text
+    local queue = queues[one.place] or {}
+    queue[#queue + 1] = one.at
+    queue[#queue + 1] = text
+    queues[one.place] = queue
+  end
+  redis.call('ZREM', BLOBS, unpack(members))
+  redis.call('HSET', GARBAGE, unpack(entries))
+  redis.call('HSET', GARBAGE_BLOBS, unpack(numbers))
+  for place, queue in pairs(queues) do
+    redis.call('ZADD', GARBAGE_OF .. place, unpack(queue))
+  end
+  buried = {}
+end
+
+-- All copies of a blob go to the garbage queue. The instants come and go as texts: none is rounded.
+local function bury(id, blob, local_at, elsewhere_at)
+  local copies, size, sha256 = copies_of(blob)
+  table.sort(copies, function(a, b) return a.id < b.id end)
+  for _, copy in ipairs(copies) do
+    local at = is_local(copy.place) and local_at or elsewhere_at
+    buried[#buried + 1] = {
+      id = copy.id, inode = id, place = copy.place, at = at,
+      record = struct.pack('>Hc0Hc0Hc0i8Hc0',
+        #at, at, #copy.place, copy.place, #copy.id, copy.id, size, #sha256, sha256),
+    }
+    if #buried == CHUNK then
+      flush_garbage()
+    end
+  end
+  counts.bytes = counts.bytes - size
+end
+
+local function drop_link(hash)
+  redis.call('ZREM', LINK_EXPIRY, hash)
+  redis.call('ZREM', LINK_USE, hash)
+  local record = redis.call('HGET', LINKS, hash)
+  if record then
+    local _, inode_id = struct.unpack('>c24Hc0', record)
+    redis.call('SREM', LINKS_OF .. inode_id, hash)
+    redis.call('HDEL', LINKS, hash)
+  end
+end
+
+local any_links
+
+local function drop_links_of(id)
+  if any_links == nil then
+    any_links = redis.call('EXISTS', LINKS) == 1
+  end
+  if not any_links then
+    return
+  end
+  for _, hash in ipairs(redis.call('SMEMBERS', LINKS_OF .. id)) do
+    drop_link(hash)
+  end
+end
+
+local function drop_inode(id, inode, local_at, elsewhere_at)
+  if inode.directory then
+    counts.directories = counts.directories - 1
+  else
+    counts.files = counts.files - 1
+    bury(id, inode.blob, local_at, elsewhere_at)
+    drop_links_of(id)
+  end
+end
+
+local effects = {}
+
+function effects.touch()
+  local id, instants = take(), take()
+  local generation = struct.unpack('>i8', redis.call('GETRANGE', INODE .. id, 16, 23))
+  redis.call('SETRANGE', INODE .. id, 0, instants .. struct.pack('>i8', generation + 1))
+end
+
+function effects.add()
+  local id, path, record = take(), take(), take()
+  local inode = parse(record)
+  redis.call('ZADD', PATHS, 0, path .. '\0' .. id)
+  redis.call('ZADD', CHILDREN .. inode.parent, 0, inode.name .. '\0' .. id)
+  redis.call('SET', INODE .. id, record)
+  local kind = inode.directory and 'directories' or 'files'
+  counts[kind] = counts[kind] + 1
+  add_blob(id, inode.blob)
+end
+
+-- The new record comes with no blob and no version: these stay, and grow by one.
+function effects.change()
+  local id, path, record = take(), take(), take()
+  local old, new = parse(redis.call('GET', INODE .. id)), parse(record)
+  local before = path_of(id)
+  if before ~= path then
+    redis.call('ZREM', PATHS, before .. '\0' .. id)
+    redis.call('ZREM', CHILDREN .. old.parent, old.name .. '\0' .. id)
+    redis.call('ZADD', PATHS, 0, path .. '\0' .. id)
+    redis.call('ZADD', CHILDREN .. new.parent, 0, new.name .. '\0' .. id)
+  end
+  local version = struct.pack('>I4', (old.version + 1) % 4294967296)
+  redis.call('SET', INODE .. id, string.sub(record, 1, 24) .. version .. string.sub(record, 29) .. old.blob)
+end
+
+function effects.replace()
+  local id, blob, local_at, elsewhere_at = take(), take(), take(), take()
+  local record = redis.call('GET', INODE .. id)
+  local inode = parse(record)
+  redis.call('SET', INODE .. id, string.sub(record, 1, inode.blob_at - 1) .. blob)
+  bury(id, inode.blob, local_at, elsewhere_at)
+  add_blob(id, blob)
+end
+
+function effects.remove()
+  local id, path, local_at, elsewhere_at = take(), take(), take(), take()
+  local inode = parse(redis.call('GET', INODE .. id))
+  redis.call('ZREM', PATHS, path .. '\0' .. id)
+  redis.call('ZREM', CHILDREN .. inode.parent, inode.name .. '\0' .. id)
+  redis.call('DEL', INODE .. id)
+  drop_inode(id, inode, local_at, elsewhere_at)
+end
+
+function effects.remove_tree()
+  local directory, local_at, elsewhere_at = take(), take(), take()
+  local first, last = bounds(directory)
+  local top = id_at(directory)
+  while true do
+    local members = redis.call('ZRANGEBYLEX', PATHS, first, last, 'LIMIT', 0, CHUNK)
+    if #members == 0 then
+      break
+    end
+    redis.call('ZREM', PATHS, unpack(members))
+    local ids, keys = ids_of(members), {}
+    for i, record in ipairs(records(ids)) do
+      drop_inode(ids[i], parse(record), local_at, elsewhere_at)
+      keys[2 * i - 1], keys[2 * i] = INODE .. ids[i], CHILDREN .. ids[i]
+    end
+    redis.call('DEL', unpack(keys))
+  end
+  redis.call('DEL', CHILDREN .. top)
+end
+
+-- Names and parents stay, so the paths alone change.
+function effects.move_tree()
+  local source, destination = take(), take()
+  local first, last = bounds(source)
+  while true do
+    local members = redis.call('ZRANGEBYLEX', PATHS, first, last, 'LIMIT', 0, CHUNK)
+    if #members == 0 then
+      break
+    end
+    local moved = {}
+    for i, member in ipairs(members) do
+      moved[2 * i - 1], moved[2 * i] = 0, destination .. string.sub(member, #source + 1)
+    end
+    redis.call('ZREM', PATHS, unpack(members))
+    redis.call('ZADD', PATHS, unpack(moved))
+  end
+end
+
+function effects.add_link()
+  local hash, inode_id, record, expires_at = take(), take(), take(), take()
+  redis.call('HSET', LINKS, hash, record)
+  redis.call('SADD', LINKS_OF .. inode_id, hash)
+  redis.call('ZADD', LINK_EXPIRY, expires_at, hash)
+end
+
+function effects.use_link()
+  local hash, used_at, packed = take(), take(), take()
+  local record = redis.call('HGET', LINKS, hash)
+  redis.call('HSET', LINKS, hash, string.sub(record, 1, 16) .. packed .. string.sub(record, 25))
+  redis.call('ZADD', LINK_USE, used_at, hash)
+end
+
+function effects.instance()
+  local id, record = take(), take()
+  redis.call('HSET', INSTANCES, id, record)
+end
+
+-- The rest tends queues and replies with what it did.
+
+function effects.purge_links()
+  local expired_before, used_before, limit = take(), take(), tonumber(take())
+  local count = 0
+  for _, range in ipairs({{LINK_EXPIRY, expired_before}, {LINK_USE, used_before}}) do
+    while count < limit do
+      local found = redis.call('ZRANGEBYSCORE', range[1], '-inf', '(' .. range[2],
+        'LIMIT', 0, math.min(CHUNK, limit - count))
+      if #found == 0 then
+        break
+      end
+      for _, hash in ipairs(found) do
+        drop_link(hash)
+      end
+      count = count + #found
+    end
+  end
+  return tostring(count)
+end
+
+function effects.drop_garbage()
+  local count = 0
+  for _ = 1, tonumber(take()) do
+    local number = take()
+    local record = redis.call('HGET', GARBAGE, number)
+    if record then
+      local _, place, blob_id = struct.unpack('>Hc0Hc0Hc0', record)
+      redis.call('ZREM', GARBAGE_OF .. place, number)
+      redis.call('HDEL', GARBAGE_BLOBS, blob_id)
+      redis.call('HDEL', GARBAGE, number)
+      count = count + 1
+    end
+  end
+  return tostring(count)
+end
+
+function effects.condemn()
+  local at, doomed = take(), {}
+  for _ = 1, tonumber(take()) do
+    local id = take()
+    if not has_member(BLOBS, id) and redis.call('HEXISTS', GARBAGE_BLOBS, id) == 0 then
+      if redis.call('ZADD', CONDEMNED, 0, id) == 1 then
+        redis.call('ZADD', CONDEMNED_AT, at, id)
+      end
+      doomed[#doomed + 1] = id
+    end
+  end
+  return frame(doomed)
+end
+
+function effects.forget_condemned()
+  local before, count = take(), 0
+  while true do
+    local found = redis.call('ZRANGEBYSCORE', CONDEMNED_AT, '-inf', '(' .. before, 'LIMIT', 0, CHUNK)
+    if #found == 0 then
+      return tostring(count)
+    end
+    redis.call('ZREM', CONDEMNED_AT, unpack(found))
+    redis.call('ZREM', CONDEMNED, unpack(found))
+    count = count + #found
+  end
+end
