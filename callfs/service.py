@@ -147,13 +147,18 @@ class NodeService(Service):
             )
 
     async def _listen(self, site: CallFSSite, address: str, key: str) -> None:
-        endpoint = serverFromString(self._reactor, endpoint_description(address, dual_stack()))
         try:
+            endpoint = serverFromString(self._reactor, endpoint_description(address, dual_stack()))
             port = await endpoint.listen(site)
         except CannotListenError as error:
             raise CannotStart(
                 f"nothing can listen on {address}: {error.socketError}. "
                 f"Stop what listens there, or choose another address in {key}"
+            ) from error
+        except Exception as error:
+            # Twisted and its plug-ins read an endpoint string only now, and have many ways to say that they can't.
+            raise CannotStart(
+                f"nothing can listen on {address}: {type(error).__name__}: {error}. Correct {key}"
             ) from error
         self._ports.append(port)
         self._log.info("listening on {address}", event="listening", address=address, setting=key)

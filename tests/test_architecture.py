@@ -50,6 +50,7 @@ PURE = {
     "callfs.metadata.facts",
     "callfs.metadata.importing",
     "callfs.metadata.transfer",
+    "callfs.metadata.transfer_reading",
     "callfs.engine.access",
     "callfs.engine.routing",
     "callfs.web.errors",

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from callfs.metadata.importing import MOST_RECORDS
-from callfs.metadata.transfer import MAX_LINE_BYTES, Counts, Reading, Record
+from callfs.metadata.transfer import Counts, Record
+from callfs.metadata.transfer_reading import MAX_LINE_BYTES, Reading
 
 STANDARD = "-"
 """The name of standard input or output."""
@@ -91,7 +92,7 @@ class Batches:
         """
         The next batch; an empty one at the end, which was checked then. Blocks.
 
-        :raises callfs.metadata.transfer.Unreadable: as it says.
+        :raises callfs.metadata.transfer_reading.Unreadable: as it says.
         """
         records: list[Record] = []
         while len(records) < MOST_RECORDS:
@@ -110,7 +111,7 @@ def checked(name: str) -> Counts:
     Read a whole file before anything is done with it. Blocks.
 
     :return: how many records it has.
-    :raises callfs.metadata.transfer.Unreadable: as it says.
+    :raises callfs.metadata.transfer_reading.Unreadable: as it says.
     :raises OSError: it can't be read.
     """
     with opened(name) as file:

@@ -19,7 +19,8 @@ from callfs.config.schema import Config
 from callfs.engine.transfer import Imperfect, Import, export_metadata
 from callfs.errors import CallFSError
 from callfs.metadata.interfaces import IMetadataStore, StoreUnusable
-from callfs.metadata.transfer import Counts, Unreadable
+from callfs.metadata.transfer import Counts
+from callfs.metadata.transfer_reading import Unreadable
 from callfs.metrics import Metrics
 from callfs.node import build_store, instant
 

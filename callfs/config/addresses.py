@@ -13,6 +13,7 @@ ENDPOINT_NAMES = frozenset(("tcp", "tcp6", "ssl", "unix", "systemd", "stdio", "h
 BACKLOG = 1024
 """Connections that may wait to be accepted: Twisted's own 50 is too few when a thousand clients come at once."""
 
+_LAST_PORT = 65535
 _ENDPOINT = re.compile(r"([a-z][a-z0-9_]*):(.+)", re.DOTALL)
 _HOST_PORT = re.compile(r"(?:\[(?P<v6>[^\[\]]*)\]|(?P<host>[^\[\]:/\s]*)):(?P<port>[0-9]{1,5})")
 _HOST_NAME = re.compile(r"(?=.{1,253}\Z)[A-Za-z0-9_]([A-Za-z0-9_-]{0,62})(\.[A-Za-z0-9_][A-Za-z0-9_-]{0,62})*\.?")
@@ -37,7 +38,7 @@ class HostPort:
 def parse_host_port(text: str) -> HostPort | None:
     """``host:port``, ``:port`` or ``[v6]:port``; ``None`` for anything else."""
     match = _HOST_PORT.fullmatch(text)
-    if match is None or int(match["port"]) > 65535:
+    if match is None or int(match["port"]) > _LAST_PORT:
         return None
     if match["v6"] is not None:
         return HostPort(match["v6"], int(match["port"])) if _is_v6(match["v6"]) else None
@@ -86,7 +87,8 @@ def is_listen_address(text: str) -> bool:
     if is_endpoint_string(text):
         name, _, rest = text.partition(":")
         if name in ("tcp", "tcp6"):
-            return re.fullmatch(r"[0-9]{1,5}(:.+)?", rest) is not None
+            match = re.fullmatch(r"([0-9]{1,5})(:.+)?", rest)
+            return match is not None and int(match[1]) <= _LAST_PORT
         # Of an endpoint that a plug-in brings little is known; without any structure it's rather a mistyped port.
         return name in ENDPOINT_NAMES or re.search(r"[:=/]", rest) is not None
     return parse_host_port(text) is not None

@@ -23,7 +23,7 @@ OP_TIMEOUT_SECONDS = 1
 SETTINGS = {
     "limits": ROOMY_LIMITS,
     "log": {"level": "debug"},
-    "server": {"metadata_op_timeout": f"{OP_TIMEOUT_SECONDS}s", "file_op_timeout": f"{OP_TIMEOUT_SECONDS}s"},
+    "server": {"metadata_op_timeout": f"{OP_TIMEOUT_SECONDS}s", "file_op_timeout": f"{3 * OP_TIMEOUT_SECONDS}s"},
 }
 UNAVAILABLE = (503, "METADATA_UNAVAILABLE")
 UNKNOWN = (504, "OUTCOME_UNKNOWN")

@@ -141,7 +141,7 @@ def test_stop_without_server(start_daemon: StartDaemon, server: MetadataServer, 
 
 
 def test_lock_server_gone(tmp_path: Path) -> None:
-    """With locks in a Redis of their own: when it goes, changes are refused in time and reads go on; it comes back."""
+    """With locks in a Redis of their own: without it changes are refused in time, reads go on; it comes back."""
     metadata, locks = metadata_server("postgres"), metadata_server("redis")
     with ExitStack() as stack:
         for server in (metadata, locks):

@@ -274,6 +274,17 @@ class TestTwoDaemons:
                 assert "Traceback" not in said
         daemon.start()
 
+    @pytest.mark.parametrize(
+        "endpoint", ["tcp:0:bogus=1", "systemd:domain=INET:index=7", "foo:bar=1", "unix:address="]
+    )
+    def test_endpoint_that_cannot_be_used(self, start_daemon: StartDaemon, endpoint: str) -> None:
+        """So is an endpoint that Twisted can make nothing of."""
+        status, said = start_daemon({"server": {"listen_addr": endpoint}}, start=False).refuses_to_start()
+        assert status == 1
+        assert endpoint in said
+        assert "Correct server.listen_addr" in said
+        assert "Traceback" not in said
+
 
 class TestConfiguration:
     def refused(self, daemon: Daemon) -> str:
@@ -340,9 +351,8 @@ class TestConfiguration:
     @pytest.mark.parametrize(
         ("section", "values"),
         [
-            ("metadata_store", {"type": "postgres", "dsn": "postgresql://localhost/x"}),
-            ("metadata_store", {"type": "redis"}),
-            ("dlm", {"type": "redis"}),
+            ("metadata_store", {"type": "raft"}),
+            ("dlm", {"type": "raft"}),
             ("raft", {"enabled": True}),
             ("erasure", {"enabled": True}),
             ("ha", {"replication_enabled": True, "replica_backend": "s3"}),

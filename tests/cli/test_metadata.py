@@ -20,10 +20,10 @@ from callfs.metadata.transfer import (
     InodeRecord,
     InstanceRecord,
     LinkRecord,
-    Reading,
     Record,
     Writing,
 )
+from callfs.metadata.transfer_reading import Reading
 from callfs.model import ROOT_INODE, Instance, Link, LocalPlacement, S3Placement
 from tests.metadata.test_transfer import DIRECTORY, FILE, HEADER, RECORDS, lines
 from tests.support.commands import NODE, Commands
@@ -354,9 +354,11 @@ class TestDaemons:
     def test_unfinished(self, stopped: Daemon) -> None:
         """After an import that broke off no daemon starts, until it was made again, whole."""
         assert self.command(stopped, "export", "all.jsonl").returncode == 0
-        whole = (stopped.folder / "all.jsonl").read_bytes().splitlines(keepends=True)
+        header, records = read(stopped.folder / "all.jsonl")
+        make = Commands()
+        records[-1:-1] = [CondemnedRecord(blob_id=make.blob().id, condemned_at=1) for _ in range(1500)]
         stopped.database.rename(stopped.folder / "old.sqlite3")
-        done = TestPipes.piped(stopped.config_path, whole[:-1])
+        done = TestPipes.piped(stopped.config_path, lines(records, header)[:-1])
         assert done.returncode == 1
         assert "cut off" in done.stderr
         assert "--again" in done.stderr

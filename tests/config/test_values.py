@@ -127,6 +127,7 @@ class TestListening:
             "a b:80",
             "-x:80",
             "tcp:http",
+            "tcp:65536",
             "host:8o",
             "unix:",
         ],

@@ -9,7 +9,8 @@ from twisted.trial.unittest import TestCase
 
 from callfs.engine.transfer import Imperfect, Import, export_metadata
 from callfs.metadata.interfaces import IMetadataStore, UnfinishedImport
-from callfs.metadata.transfer import LinkRecord, Reading, Record
+from callfs.metadata.transfer import LinkRecord, Record
+from callfs.metadata.transfer_reading import Reading
 from callfs.model import Link
 from tests.contract.metadata_base import failure
 from tests.metadata.sqlite_binding import TMPFS, SqliteBinding

@@ -18,12 +18,11 @@ from callfs.metadata.transfer import (
     InodeRecord,
     InstanceRecord,
     LinkRecord,
-    Reading,
     Record,
     Tally,
-    Unreadable,
     Writing,
 )
+from callfs.metadata.transfer_reading import Reading, Unreadable
 from callfs.model import ROOT_INODE, BlobRef, Inode, InodeType, Instance, Link, LocalPlacement, S3Placement
 from callfs.paths import valid_name
 

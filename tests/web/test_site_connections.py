@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import subprocess
 import sys
+import tempfile
 import textwrap
 from collections.abc import Mapping
 from pathlib import Path
@@ -388,7 +389,9 @@ class UnixTests(SiteCase):
             return Response(body=FileReader(content).whole())
 
         site = await self.serve(behaviour)
-        path = self.mktemp()
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        path = f"{folder.name}/socket"
         port = self.reactor.listenUNIX(path, site)
 
         def client(_: Wire) -> bytes:
