@@ -25,8 +25,8 @@ class LogStream:
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
-        # A signal's handler runs on the main thread wherever that is, in the middle of a write too, and may log. What it
-        # logs then must neither wait for the lock, which would be for ever, nor come between the parts of a line.
+        # A signal's handler runs on the main thread wherever that is, in the middle of a write too, and may log.
+        # What it logs then must neither wait for the lock, which would be for ever, nor come into another line.
         self._lock = RLock()
         self._writing = False
         self._interrupting: deque[bytes] = deque()

@@ -230,6 +230,7 @@ class NodeService(Service):
     @returns_deferred
     async def _readiness(self) -> Mapping[str, Mapping[str, Any]]:
         metadata: dict[str, Any] = {"ok": self._node.site.ready, "type": self._config.metadata_store.type}
+        locks: dict[str, Any] = {"ok": self._node.site.ready, "type": self._config.dlm.type}
         local: dict[str, Any] = {"ok": self._node.site.ready}
         if self._node.site.ready:
             try:
@@ -237,10 +238,14 @@ class NodeService(Service):
             except CallFSError as error:
                 metadata |= {"ok": False, "message": error.message}
             try:
+                await self._node.locks.check()
+            except CallFSError as error:
+                locks |= {"ok": False, "message": error.message}
+            try:
                 await self._check_root()
             except RootUnusable as error:
                 local |= {"ok": False, "message": str(error)}
-        return {"metadata": metadata, "backends": {"ok": local["ok"], LOCAL: local}}
+        return {"metadata": metadata, "locks": locks, "backends": {"ok": local["ok"], LOCAL: local}}
 
     @returns_deferred
     async def _check_root(self) -> None:

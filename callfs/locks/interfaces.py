@@ -34,5 +34,12 @@ class ILockService(Interface):
         :raises callfs.errors.MetadataUnavailable: the server that keeps the locks doesn't answer; none is held.
         """
 
+    def check() -> Deferred[None]:
+        """
+        Fires when locks can be had, for readiness.
+
+        :raises callfs.errors.MetadataUnavailable: the server of the locks doesn't answer.
+        """
+
     def close() -> Deferred[None]:
         """End the service: waiters fail with ``ResourceLocked``, leases are released."""

@@ -92,6 +92,10 @@ class LocalLocks:
             acquisition.expiry = self._clock.callLater(wait_seconds, self._give_up, acquisition)
         return acquisition.result
 
+    def check(self) -> Deferred[None]:
+        """See :meth:`ILockService.check`."""
+        return succeed(None)
+
     @returns_deferred
     async def close(self) -> None:
         """See :meth:`ILockService.close`."""

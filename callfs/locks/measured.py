@@ -90,6 +90,10 @@ class MeasuredLocks:
         finally:
             self._observe("release", status, self._now_seconds() - began)
 
+    def check(self) -> Deferred[None]:
+        """See :meth:`ILockService.check`."""
+        return self._wrapped.check()
+
     @returns_deferred
     async def close(self) -> None:
         """See :meth:`ILockService.close`."""

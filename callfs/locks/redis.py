@@ -9,7 +9,6 @@ saves work, the metadata command decides.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred, DeferredList
@@ -22,6 +21,7 @@ from callfs.deferreds import returns_deferred, shielded
 from callfs.errors import MetadataUnavailable, ResourceLocked
 from callfs.identifiers import TokenBytes
 from callfs.locks.interfaces import ILease, ILockService
+from callfs.locks.redis_lease import Lease, Line
 from callfs.locks.redis_scripts import ACQUIRE, RELEASE, RENEW
 from callfs.locks.redis_wakeups import Wakeups
 from callfs.redis_errors import RedisFault
@@ -40,35 +40,6 @@ def _locked() -> ResourceLocked:
 
 def _unavailable() -> MetadataUnavailable:
     return MetadataUnavailable("the Redis server of the locks doesn't answer; nothing was changed")
-
-
-@implementer(ILease)
-class _Lease:
-    """
-    A key that is held.
-
-    :ivar lost: whether it ran out before it was released.
-    """
-
-    def __init__(self, service: RedisLocks, key: str, token: str, fencing: int, until: float) -> None:
-        self.key = key
-        self.token = token
-        self.fencing = fencing
-        self.until = until
-        self.lost = False
-        self._service = service
-
-    def release(self) -> Deferred[None]:
-        """See :meth:`ILease.release`. When the server can't be told now it is told later, or the lease runs out."""
-        return self._service.release(self)
-
-
-class _Line:
-    """Who of this node waits for a key, the first of whom has it or asks for it."""
-
-    def __init__(self) -> None:
-        self.waiting: OrderedDict[object, Deferred[None]] = OrderedDict()
-        self.wake: Deferred[None] | None = None
 
 
 @implementer(ILockService)
@@ -128,8 +99,8 @@ class RedisLocks:
             channel=self._channel,
             received=self._freed,
         )
-        self._lines: dict[str, _Line] = {}
-        self._held: dict[str, _Lease] = {}
+        self._lines: dict[str, Line] = {}
+        self._held: dict[str, Lease] = {}
         self._unreleased: dict[str, tuple[str, float]] = {}
         self._acquiring: set[Deferred[Any]] = set()
         self._renewal: IDelayedCall | None = None
@@ -178,17 +149,33 @@ class RedisLocks:
 
         return work.addBoth(ended)
 
+    @returns_deferred
+    async def check(self) -> None:
+        """See :meth:`ILockService.check`."""
+        self.start()
+        try:
+            await self._pool.ask("PING", deadline=self._pool.deadline())
+        except RedisFault as fault:
+            raise _unavailable() from fault
+
     async def _acquire(self, keys: tuple[str, ...], deadline: float | None) -> tuple[ILease, ...]:
-        leases: list[_Lease] = []
+        leases: list[Lease] = []
         try:
             for key in keys:
                 leases.append(await self._acquire_one(key, deadline))
+        except MetadataUnavailable:
+            # The server is silent: what is held is given back when it can be told, and nobody waits for that.
+            for lease in leases:
+                self._held.pop(lease.token, None)
+                self._release_later(lease.key, lease.token)
+                self._leave_line(lease.key, lease.token)
+            raise
         except BaseException:
             await DeferredList([self.release(lease) for lease in leases])
             raise
         return tuple(leases)
 
-    async def _acquire_one(self, key: str, deadline: float | None) -> _Lease:
+    async def _acquire_one(self, key: str, deadline: float | None) -> Lease:
         """Wait in line, then ask Redis until the key is ours; what was begun is taken back when it isn't."""
         token = self._token_bytes(16).hex()
         await self._stand_in_line(key, token, deadline is not None)
@@ -214,7 +201,7 @@ class RedisLocks:
             await self._give_back(key, token)
             self._leave_line(key, token)
             raise
-        lease = _Lease(self, key, token, fencing, asked_at + self._lease_seconds)
+        lease = Lease(self, key, token, fencing, asked_at + self._lease_seconds)
         self._held[token] = lease
         return lease
 
@@ -259,7 +246,7 @@ class RedisLocks:
             line.wake.callback(None)
 
     async def _stand_in_line(self, key: str, token: str, may_wait: bool) -> None:
-        line = self._lines.setdefault(key, _Line())
+        line = self._lines.setdefault(key, Line())
         turn: Deferred[None] = Deferred()
         if line.waiting and not may_wait:
             raise _locked()
@@ -286,7 +273,7 @@ class RedisLocks:
                 turn.callback(None)
 
     @returns_deferred
-    async def release(self, lease: _Lease) -> None:
+    async def release(self, lease: Lease) -> None:
         """For a lease: give the key back; nothing when it isn't held any more."""
         if self._held.pop(lease.token, None) is None:
             return
@@ -325,7 +312,7 @@ class RedisLocks:
         if self._unreleased and self._pool.is_connected:
             Deferred.fromCoroutine(self._release_late())
 
-    async def _renew_some(self, leases: list[_Lease]) -> None:
+    async def _renew_some(self, leases: list[Lease]) -> None:
         asked_at = self._clock.seconds()
         words = [word for lease in leases for word in (lease.key, lease.token)]
         try:
@@ -340,7 +327,7 @@ class RedisLocks:
             elif answer == "0" or self._clock.seconds() >= lease.until:
                 self._lose(lease)
 
-    def _lose(self, lease: _Lease) -> None:
+    def _lose(self, lease: Lease) -> None:
         if lease.token in self._held and not lease.lost:
             lease.lost = True
             if self._observer is not None:

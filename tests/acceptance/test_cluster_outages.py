@@ -143,7 +143,7 @@ class Stream:
             seconds = max(seconds, time.monotonic() - began)
         return Step(name, created, renamed, seconds)
 
-    def goes_on(self, count: int = 40) -> None:
+    def goes_on(self, count: int = 20) -> None:
         """Wait until each node has acknowledged that many more steps."""
         before = len(self.steps)
 
@@ -284,7 +284,7 @@ def test_outage(cluster: Cluster, home: str, kind: str) -> None:
 def test_restarts(cluster: Cluster, home: str) -> None:
     """The server is killed and comes back at once, again and again: nothing is lost or done twice."""
     with Stream(cluster, home) as stream:
-        for _ in range(3):
+        for _ in range(2):
             stream.goes_on(10)
             cluster.server.kill()
             cluster.server.start()

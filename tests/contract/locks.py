@@ -59,6 +59,10 @@ class LockServiceContract:
         assert lease.key == "/a"
         await lease.release()
 
+    async def test_check(self) -> None:
+        """A service whose locks can be had says so."""
+        assert await self.locks.check() is None
+
     async def test_exclusion(self: Any) -> None:
         """A key is held by one lease at a time; other keys don't matter."""
         (lease,) = await self.locks.acquire(("/a",), 0)

@@ -172,6 +172,7 @@ class NodesTests(TestCase):
         started = time.monotonic()
         for wait_seconds in (0.0, 0.5):
             await self.assertFailure(locks.acquire(("/b",), wait_seconds), MetadataUnavailable, ResourceLocked)
+        await self.assertFailure(locks.check(), MetadataUnavailable)
         await lease.release()
         assert time.monotonic() - started < 4.0
         self.server.start()
