@@ -24,7 +24,7 @@ test: $(VENV)/.test-installed lint types ## set up all that is needed; run lint,
 	$(MAKE) --no-print-directory test-only
 
 test-only: $(VENV)/.test-installed servers
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: $(VENV)/.test-installed ## ruff
 	$(BIN)/ruff check .

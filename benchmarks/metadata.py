@@ -1,5 +1,5 @@
 """
-The SQLite metadata store against a bare loop of the same statements: ``python benchmarks/metadata.py [FOLDER]``.
+The SQLite metadata store against a bare loop of the same statements: ``python -m benchmarks.metadata [FOLDER]``.
 
 Prints rates and ratios. FOLDER is where the database goes, by default the temporary folder of the system; its disk
 matters, because the creates are durable.
@@ -21,6 +21,7 @@ from twisted.internet.defer import gatherResults
 from twisted.internet.task import react
 from twisted.python.threadpool import ThreadPool
 
+from benchmarks.engine import ThroughEngine
 from callfs.identifiers import new_blob_id, new_content_id, new_inode_id
 from callfs.metadata import sqlite_queries as queries
 from callfs.metadata.commands import CreateFile
@@ -60,9 +61,9 @@ def creation(path: str) -> CreateFile:
     )
 
 
-def create_by_hand(connection: sqlite3.Connection, parent_id: str, name: str) -> None:
+def create_by_hand(connection: sqlite3.Connection, parent_id: str, directory: str, name: str) -> None:
     """One durable creation: its writes alone, nothing asked and nothing decided."""
-    command = creation(f"/by-hand/{name}")
+    command = creation(f"{directory}/{name}")
     connection.execute("BEGIN IMMEDIATE")
     connection.execute(INSERT_INODE, (command.path, parent_id, name, command.content_id, command.inode_id))
     connection.execute(INSERT_BLOB, (command.inode_id, command.blob.id, command.blob.sha256))
@@ -72,7 +73,7 @@ def create_by_hand(connection: sqlite3.Connection, parent_id: str, name: str) ->
 
 def report(what: str, store: float, bare: float) -> None:
     """A line of the result."""
-    print(f"{what:<28} store {store:>9,.0f}/s   bare loop {bare:>9,.0f}/s   ratio {store / bare:.2f}")
+    print(f"{what:<44} store {store:>9,.0f}/s   bare loop {bare:>9,.0f}/s   ratio {store / bare:.2f}")
 
 
 async def fill(store: IMetadataStore, directory: str, count: int) -> None:
@@ -81,7 +82,7 @@ async def fill(store: IMetadataStore, directory: str, count: int) -> None:
         await gatherResults([store.apply(creation(f"{directory}/{n:06}")) for n in range(start, start + 500)])
 
 
-async def lookups(store: SqliteStore, bare: sqlite3.Connection) -> None:
+async def lookups(store: SqliteStore | ThroughEngine, bare: sqlite3.Connection, what: str) -> None:
     """Point reads, through the store and by the bare statement."""
     paths = [f"/small/{number:06}" for number in range(SMALL)] * (LOOKUPS // SMALL)
     started = time.perf_counter()
@@ -90,12 +91,12 @@ async def lookups(store: SqliteStore, bare: sqlite3.Connection) -> None:
     middle = time.perf_counter()
     for path in paths:
         bare.execute(queries.BY_PATH, (path,)).fetchall()
-    report("lookups", LOOKUPS / (middle - started), LOOKUPS / (time.perf_counter() - middle))
+    report(f"lookups{what}", LOOKUPS / (middle - started), LOOKUPS / (time.perf_counter() - middle))
 
 
-async def creates(store: SqliteStore, file: DatabaseFile) -> None:
+async def creates(store: SqliteStore | ThroughEngine, file: DatabaseFile, what: str) -> None:
     """Durable creations, through the store and by hand."""
-    names: Iterator[str] = (f"/created/{number}" for number in range(CREATES + SINGLE_CREATES))
+    names: Iterator[str] = (f"/created{what}/{number}" for number in range(CREATES + SINGLE_CREATES))
     started = time.perf_counter()
     for _ in range(CREATES // IN_FLIGHT):
         await gatherResults([store.apply(creation(next(names))) for _ in range(IN_FLIGHT)])
@@ -104,15 +105,15 @@ async def creates(store: SqliteStore, file: DatabaseFile) -> None:
     for name in names:
         await store.apply(creation(name))
     alone = SINGLE_CREATES / (time.perf_counter() - started)
-    parent = (await store.apply(creation("/by-hand/first"))).inode.parent_id
+    parent = (await store.apply(creation(f"/by-hand{what}/first"))).inode.parent_id
     connection = file.writer(5)
     started = time.perf_counter()
     for number in range(SINGLE_CREATES):
-        create_by_hand(connection, parent, str(number))
+        create_by_hand(connection, parent, f"/by-hand{what}", str(number))
     by_hand = SINGLE_CREATES / (time.perf_counter() - started)
     connection.close()
-    report(f"creates, {IN_FLIGHT} in flight", together, by_hand)
-    report("creates, one at a time", alone, by_hand)
+    report(f"creates{what}, {IN_FLIGHT} in flight", together, by_hand)
+    report(f"creates{what}, one at a time", alone, by_hand)
 
 
 async def pages(store: IMetadataStore) -> None:
@@ -156,9 +157,10 @@ async def main(reactor: Any, folder: str | None = None) -> None:
         await fill(store, "/small", SMALL)
         file = DatabaseFile(place / "callfs.sqlite3", read_only=False, busy_seconds=5)
         reader = file.reader(may_wait=False)
-        await lookups(store, reader)
+        for measured, what in ((store, ""), (ThroughEngine(store, reactor), " through the engine")):
+            await lookups(measured, reader, what)
+            await creates(measured, file, what)
         reader.close()
-        await creates(store, file)
         await fill(store, "/large", LARGE)
         await pages(store)
     finally:

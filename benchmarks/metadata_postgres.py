@@ -16,6 +16,7 @@ import psycopg
 from twisted.internet.defer import Deferred, ensureDeferred, gatherResults
 from twisted.internet.task import react
 
+from benchmarks.engine import ThroughEngine
 from benchmarks.metadata import LARGE, SMALL, creation, fill, pages, report
 from callfs.metadata import postgres_queries as queries
 from callfs.metadata.postgres import PostgresStore
@@ -82,22 +83,22 @@ async def store_rate(total: int, work: Callable[[int], Deferred[Any]]) -> float:
     return total / (time.perf_counter() - started)
 
 
-async def lookups(store: PostgresStore, dsn: str, connections: int) -> None:
+async def lookups(store: PostgresStore | ThroughEngine, dsn: str, connections: int, what: str) -> None:
     """Point reads."""
     rate = await store_rate(LOOKUPS, lambda number: store.get(f"/small/{number % SMALL:06}"))
 
     def look_up(connection: Connection, number: int, call: int) -> object:
         return connection.execute(queries.BY_PATH, (f"/small/{call % SMALL:06}",)).fetchall()
 
-    report("lookups", rate, bare_rate(dsn, connections, LOOKUPS, look_up))
+    report(f"lookups{what}", rate, bare_rate(dsn, connections, LOOKUPS, look_up))
 
 
-async def creates(store: PostgresStore, dsn: str, connections: int) -> None:
+async def creates(store: PostgresStore | ThroughEngine, dsn: str, connections: int, what: str) -> None:
     """Durable creations, in a directory for each connection, and all in one directory."""
-    for what, count in (("creates, many directories", connections), ("creates, one directory", 1)):
-        made = f"/store-{count}"
+    for kind, count in (("many directories", connections), ("one directory", 1)):
+        made = f"/store{what}-{count}"
         rate = await store_rate(CREATES, lambda n, m=made, c=count: store.apply(creation(f"{m}-{n % c}/{n}")))
-        by_hand = [f"/hand-{count}-{number}" for number in range(count)]
+        by_hand = [f"/hand{what}-{count}-{number}" for number in range(count)]
         parents = [(await store.apply(creation(f"{path}/first"))).inode.parent_id for path in by_hand]
 
         def create(
@@ -106,7 +107,7 @@ async def creates(store: PostgresStore, dsn: str, connections: int) -> None:
             place = number % len(by_hand)
             create_by_hand(connection, parents[place], by_hand[place], f"{number}-{call}")
 
-        report(what, rate, bare_rate(dsn, connections, CREATES, create))
+        report(f"creates{what}, {kind}", rate, bare_rate(dsn, connections, CREATES, create))
 
 
 def fill_by_hand(dsn: str, directory: str, count: int) -> None:
@@ -142,8 +143,9 @@ async def main(reactor: Any, given: str = str(CONNECTIONS)) -> None:
         await store.open()
         try:
             await fill(store, "/small", SMALL)
-            await lookups(store, dsn, connections)
-            await creates(store, dsn, connections)
+            for measured, what in ((store, ""), (ThroughEngine(store, reactor), " through the engine")):
+                await lookups(measured, dsn, connections, what)
+                await creates(measured, dsn, connections, what)
             await store.apply(creation("/large/last"))
             fill_by_hand(dsn, "/large", LARGE)
             await pages(store)

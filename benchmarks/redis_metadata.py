@@ -1,5 +1,5 @@
 """
-The Redis metadata store against a bare loop of the same commands: ``python benchmarks/redis_metadata.py``.
+The Redis metadata store against a bare loop of the same commands: ``python -m benchmarks.redis_metadata``.
 
 Starts a server of its own, with ``appendonly yes`` and ``appendfsync always``. Prints rates and ratios. The bare
 loop has txredisapi's own pool with as many connections, and as many requests under way. A creation is two requests,
@@ -9,7 +9,6 @@ one that asks and one that writes; the bare loop sends the same question, then a
 from __future__ import annotations
 
 import secrets
-import sys
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -18,6 +17,7 @@ import txredisapi
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.task import react
 
+from benchmarks.engine import ThroughEngine
 from callfs.identifiers import new_blob_id, new_content_id, new_inode_id
 from callfs.metadata.commands import CreateFile
 from callfs.metadata.redis import RedisStore
@@ -75,7 +75,7 @@ async def rate(count: int, job: Callable[[int], Awaitable[Any]]) -> float:
 def report(what: str, store: float, bare: float) -> None:
     """A line of the result."""
     print(
-        f"{what:<10} store {store:>8,.0f}/s   bare loop {bare:>8,.0f}/s   ratio {store / bare:.2f} (at least 0.4)"
+        f"{what:<28} store {store:>8,.0f}/s   bare loop {bare:>8,.0f}/s   ratio {store / bare:.2f} (at least 0.4)"
     )
 
 
@@ -86,17 +86,17 @@ async def fill(store: RedisStore, directory: str, count: int) -> None:
     await rate(count - 2, lambda number: store.apply(creation(f"{directory}/{number:06}")))
 
 
-async def lookups(store: RedisStore, bare: Any) -> None:
+async def lookups(store: RedisStore | ThroughEngine, bare: Any, what: str) -> None:
     """Point reads, through the store and by the bare script."""
     paths = [f"/small/{number % (SMALL - 2):06}" for number in range(LOOKUPS)]
     await bare.script_load(POINT.body)
     words = ("callfs:{fs}:", store.store_id, "get")
     by_hand = await rate(LOOKUPS, lambda n: bare.execute_command("EVALSHA", POINT.digest, 1, *words, paths[n]))
     through = await rate(LOOKUPS, lambda n: store.get(paths[n]))
-    report("lookups", through, by_hand)
+    report(f"lookups{what}", through, by_hand)
 
 
-async def creates(store: RedisStore, bare: Any) -> None:
+async def creates(store: RedisStore | ThroughEngine, bare: Any, what: str) -> None:
     """Durable creations, through the store and by hand."""
     digest = await bare.script_load(BY_HAND)
     await bare.script_load(FACTS.body)
@@ -112,11 +112,11 @@ async def creates(store: RedisStore, bare: Any) -> None:
         )
         await write(command)
 
-    await store.apply(creation("/created/first"))
+    await store.apply(creation(f"/created{what}/first"))
     writes = await rate(CREATES, lambda n: write(creation(f"/by-hand/{n}")))
     both = await rate(CREATES, lambda n: ask_and_write(creation(f"/by-hand-too/{n}")))
-    through = await rate(CREATES, lambda n: store.apply(creation(f"/created/{n}")))
-    report("creates", through, both)
+    through = await rate(CREATES, lambda n: store.apply(creation(f"/created{what}/{n}")))
+    report(f"creates{what}", through, both)
     print(f"           (to the writes alone, {writes:,.0f}/s: ratio {through / writes:.2f})")
 
 
@@ -175,8 +175,9 @@ async def main(reactor: Any) -> None:
     try:
         await store.open()
         await fill(store, "/small", SMALL)
-        await lookups(store, bare)
-        await creates(store, bare)
+        for measured, what in ((store, ""), (ThroughEngine(store, reactor), " through the engine")):
+            await lookups(measured, bare, what)
+            await creates(measured, bare, what)
         server.configure(appendfsync="no")
         await fill(store, "/large", LARGE)
         await pages(store)
@@ -188,5 +189,4 @@ async def main(reactor: Any) -> None:
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, "")
     react(main)

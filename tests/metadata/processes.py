@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+
+_HERE = Path(__file__).parents[2]
 
 _HOLDER = """
 import sqlite3, sys
@@ -81,6 +84,8 @@ def run_store(
     lines = "".join(f"            {line}\n" for line in body.strip().splitlines())
     return subprocess.run(
         [*wrapper, sys.executable, "-c", _STORE.format(reached=reached, body=lines), str(database)],
+        # In another namespace the working directory is another.
+        env={**os.environ, "PYTHONPATH": str(_HERE)},
         capture_output=True,
         text=True,
         timeout=60,
