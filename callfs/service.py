@@ -296,7 +296,8 @@ class NodeService(Service):
             )
 
     def _use_log_settings(self, config: Config) -> None:
-        self.observer.set_secrets(config.secrets())
+        # What was replaced may be in use until a restart (the password of a database), or on its way into the log.
+        self.observer.set_secrets((*self._config.secrets(), *config.secrets()))
         self.observer.set_level(config.log.level)
         self.observer.set_format(config.log.format)
 
