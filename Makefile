@@ -9,10 +9,10 @@ SOURCES := setup.cfg pyproject.toml $(shell find callfs twisted -name '*.py' -o 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-only servers lint format types docs bench clean
+.PHONY: help run test test-only servers lint format types docs bench simulate simulate-mutants clean
 
 help: ## this list
-	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 18
 
 run: $(VENV)/.run-installed $(DEV)/config.yaml ## set up all that is needed, start a development daemon, print a curl line
 	@$(BIN)/python etc/dev/announce.py $(DEV)/config.yaml & CALLFS_LOG__FORMAT=console exec $(BIN)/callfs server -c $(DEV)/config.yaml
@@ -48,6 +48,15 @@ servers:
 bench: $(VENV)/.test-installed ## the benchmarks, each printed as a ratio (nginx is installed through apt when root and missing)
 	@command -v nginx >/dev/null || etc/dev/apt-install nginx-light
 	$(BIN)/python -m benchmarks
+
+SEEDS ?= 1000
+FIRST ?= 0
+
+simulate: $(VENV)/.test-installed ## raft clusters under faults, on all cores: SEEDS=1000 FIRST=0 [SCENARIO=three]
+	$(BIN)/python -m tests.simulation --seeds $(SEEDS) --first $(FIRST) $(if $(SCENARIO),--scenario $(SCENARIO))
+
+simulate-mutants: $(VENV)/.test-installed ## look afresh for seeds that catch each mutant of raft: FIRST=0
+	$(BIN)/python -m tests.simulation --mutants --first $(FIRST)
 
 clean: ## remove what the targets made, but not the development data in .dev
 	rm -rf $(VENV) build dist *.egg-info docs/_build .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from benchmarks import large, memory, pages, small
+from benchmarks import cluster, large, memory, pages, s3, small
 from benchmarks.figures import FULL, QUICK, Figure, Scale, table
 from benchmarks.servers import require_nginx
 
@@ -22,6 +22,8 @@ _BENCHMARKS: Mapping[str, Callable[[Path, Scale], Iterator[Figure]]] = {
     "small": small.measure,
     "pages": pages.measure,
     "memory": memory.measure,
+    "s3": s3.measure,
+    "cluster": cluster.measure,
 }
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator
 from secrets import token_bytes
 from typing import Any
 
@@ -13,7 +12,7 @@ from callfs.backends.memory import MemoryBackend
 from callfs.engine.filesystem import Filesystem, Upload
 from callfs.engine.settings import EngineSettings
 from callfs.locks.local import LocalLocks
-from callfs.metadata.commands import CreateFile, Written
+from callfs.metadata.commands import Written
 from callfs.metadata.interfaces import IMetadataStore
 from callfs.metrics import Metrics
 from callfs.model import Inode, Principal
@@ -21,18 +20,13 @@ from callfs.model import Inode, Principal
 CLIENT = Principal("alice")
 
 
-async def _nothing() -> AsyncIterator[bytes]:
-    """An empty body: what is measured is names."""
-    return
-    yield b""
-
-
 class ThroughEngine:
     """
     The two calls of a store that are measured, through a file system with its bytes in memory.
 
-    A look-up is what HEAD does. A creation is what POST does: access and conflicts decided early, a blob staged and
-    committed, the path locked, then the store's command.
+    A look-up is what HEAD does. A creation is what POST with a small body does: a blob staged and committed, the
+    path locked, then the store's command, which decides about access and conflicts. The body is empty: what is
+    measured is names.
     """
 
     def __init__(self, store: IMetadataStore, reactor: Any) -> None:
@@ -53,10 +47,10 @@ class ThroughEngine:
         """Look a path up."""
         return Deferred.fromCoroutine(self._filesystem.stat(CLIENT, path))
 
-    def apply(self, command: CreateFile) -> Deferred[Written]:
-        """Create the file that the command names."""
-        upload = Upload(body=_nothing(), max_size=0, declared_size=0)
-        return Deferred.fromCoroutine(self._filesystem.create_file(CLIENT, command.path, upload))
+    def create(self, path: str) -> Deferred[Written]:
+        """Create a file."""
+        upload = Upload(body=b"", max_size=0, declared_size=0)
+        return Deferred.fromCoroutine(self._filesystem.create_file(CLIENT, path, upload))
 
 
 def _instant() -> int:

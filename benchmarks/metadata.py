@@ -13,18 +13,19 @@ import sqlite3
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from twisted.internet.defer import gatherResults
+from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.task import react
 from twisted.python.threadpool import ThreadPool
 
 from benchmarks.engine import ThroughEngine
-from callfs.identifiers import new_blob_id, new_content_id, new_inode_id
+from callfs.engine.chance import DrawnAhead
+from callfs.identifiers import TokenBytes, new_blob_id, new_content_id, new_inode_id
 from callfs.metadata import sqlite_queries as queries
-from callfs.metadata.commands import CreateFile
+from callfs.metadata.commands import CreateFile, Written
 from callfs.metadata.interfaces import IMetadataStore
 from callfs.metadata.sqlite import SqliteStore
 from callfs.metadata.sqlite_file import DatabaseFile
@@ -46,24 +47,26 @@ INSERT_BLOB = """INSERT INTO blobs (inode_id, role, blob_id, kind, instance_id, 
 TOUCH = "UPDATE inodes SET mtime = 1, ctime = 1, generation = generation + 1 WHERE id = ?"
 
 
-def creation(path: str) -> CreateFile:
+def creation(path: str, token_bytes: TokenBytes) -> CreateFile:
     """A command as the engine makes it."""
     now = time.time_ns() // 1000
     return CreateFile(
         at=now,
         principal=Principal("alice"),
         path=path,
-        inode_id=new_inode_id(secrets.token_bytes),
-        content_id=new_content_id(secrets.token_bytes),
-        blob=BlobRef(new_blob_id(now, secrets.token_bytes), 1024, bytes(32), LocalPlacement("node-1")),
+        inode_id=new_inode_id(token_bytes),
+        content_id=new_content_id(token_bytes),
+        blob=BlobRef(new_blob_id(now, token_bytes), 1024, bytes(32), LocalPlacement("node-1")),
         content_type="text/plain",
-        parent_ids=(new_inode_id(secrets.token_bytes), new_inode_id(secrets.token_bytes)),
+        parent_ids=(new_inode_id(token_bytes), new_inode_id(token_bytes)),
     )
 
 
-def create_by_hand(connection: sqlite3.Connection, parent_id: str, directory: str, name: str) -> None:
+def create_by_hand(
+    connection: sqlite3.Connection, parent_id: str, directory: str, name: str, token_bytes: TokenBytes
+) -> None:
     """One durable creation: its writes alone, nothing asked and nothing decided."""
-    command = creation(f"{directory}/{name}")
+    command = creation(f"{directory}/{name}", token_bytes)
     connection.execute("BEGIN IMMEDIATE")
     connection.execute(INSERT_INODE, (command.path, parent_id, name, command.content_id, command.inode_id))
     connection.execute(INSERT_BLOB, (command.inode_id, command.blob.id, command.blob.sha256))
@@ -76,10 +79,17 @@ def report(what: str, store: float, bare: float) -> None:
     print(f"{what:<44} store {store:>9,.0f}/s   bare loop {bare:>9,.0f}/s   ratio {store / bare:.2f}")
 
 
+def directly(store: IMetadataStore) -> Callable[[str], Deferred[Written]]:
+    """Creates files by the store alone."""
+    chance = DrawnAhead(secrets.token_bytes)
+    return lambda path: store.apply(creation(path, chance))
+
+
 async def fill(store: IMetadataStore, directory: str, count: int) -> None:
     """Put files into a directory."""
+    create = directly(store)
     for start in range(0, count, 500):
-        await gatherResults([store.apply(creation(f"{directory}/{n:06}")) for n in range(start, start + 500)])
+        await gatherResults([create(f"{directory}/{n:06}") for n in range(start, start + 500)])
 
 
 async def lookups(store: SqliteStore | ThroughEngine, bare: sqlite3.Connection, what: str) -> None:
@@ -94,22 +104,23 @@ async def lookups(store: SqliteStore | ThroughEngine, bare: sqlite3.Connection, 
     report(f"lookups{what}", LOOKUPS / (middle - started), LOOKUPS / (time.perf_counter() - middle))
 
 
-async def creates(store: SqliteStore | ThroughEngine, file: DatabaseFile, what: str) -> None:
+async def creates(create: Callable[[str], Deferred[Written]], file: DatabaseFile, what: str) -> None:
     """Durable creations, through the store and by hand."""
     names: Iterator[str] = (f"/created{what}/{number}" for number in range(CREATES + SINGLE_CREATES))
     started = time.perf_counter()
     for _ in range(CREATES // IN_FLIGHT):
-        await gatherResults([store.apply(creation(next(names))) for _ in range(IN_FLIGHT)])
+        await gatherResults([create(next(names)) for _ in range(IN_FLIGHT)])
     together = CREATES / (time.perf_counter() - started)
     started = time.perf_counter()
     for name in names:
-        await store.apply(creation(name))
+        await create(name)
     alone = SINGLE_CREATES / (time.perf_counter() - started)
-    parent = (await store.apply(creation(f"/by-hand{what}/first"))).inode.parent_id
+    parent = (await create(f"/by-hand{what}/first")).inode.parent_id
     connection = file.writer(5)
+    chance = DrawnAhead(secrets.token_bytes)
     started = time.perf_counter()
     for number in range(SINGLE_CREATES):
-        create_by_hand(connection, parent, f"/by-hand{what}", str(number))
+        create_by_hand(connection, parent, f"/by-hand{what}", str(number), chance)
     by_hand = SINGLE_CREATES / (time.perf_counter() - started)
     connection.close()
     report(f"creates{what}, {IN_FLIGHT} in flight", together, by_hand)
@@ -157,9 +168,11 @@ async def main(reactor: Any, folder: str | None = None) -> None:
         await fill(store, "/small", SMALL)
         file = DatabaseFile(place / "callfs.sqlite3", read_only=False, busy_seconds=5)
         reader = file.reader(may_wait=False)
-        for measured, what in ((store, ""), (ThroughEngine(store, reactor), " through the engine")):
-            await lookups(measured, reader, what)
-            await creates(measured, file, what)
+        engine = ThroughEngine(store, reactor)
+        await lookups(store, reader, "")
+        await creates(directly(store), file, "")
+        await lookups(engine, reader, " through the engine")
+        await creates(engine.create, file, " through the engine")
         reader.close()
         await fill(store, "/large", LARGE)
         await pages(store)

@@ -17,8 +17,11 @@ from twisted.internet.defer import Deferred, ensureDeferred, gatherResults
 from twisted.internet.task import react
 
 from benchmarks.engine import ThroughEngine
-from benchmarks.metadata import LARGE, SMALL, creation, fill, pages, report
+from benchmarks.metadata import LARGE, SMALL, creation, directly, fill, pages, report
+from callfs.engine.chance import DrawnAhead
+from callfs.identifiers import TokenBytes
 from callfs.metadata import postgres_queries as queries
+from callfs.metadata.commands import Written
 from callfs.metadata.postgres import PostgresStore
 from callfs.metadata.postgres_pool import prepare_session
 from tests.support.postgres import running
@@ -38,9 +41,11 @@ TOUCH = "UPDATE inodes SET mtime = 1, ctime = 1, generation = generation + 1 WHE
 Connection = psycopg.Connection[Any]
 
 
-def create_by_hand(connection: Connection, parent_id: str, directory: str, name: str) -> None:
+def create_by_hand(
+    connection: Connection, parent_id: str, directory: str, name: str, token_bytes: TokenBytes
+) -> None:
     """One durable creation: its writes alone, nothing asked and nothing decided."""
-    command = creation(f"{directory}/{name}")
+    command = creation(f"{directory}/{name}", token_bytes)
     connection.execute("BEGIN")
     connection.execute(INSERT_INODE, (command.path, parent_id, name, command.content_id, command.inode_id))
     connection.execute(INSERT_BLOB, (command.inode_id, command.blob.id, command.blob.sha256))
@@ -93,21 +98,23 @@ async def lookups(store: PostgresStore | ThroughEngine, dsn: str, connections: i
     report(f"lookups{what}", rate, bare_rate(dsn, connections, LOOKUPS, look_up))
 
 
-async def creates(store: PostgresStore | ThroughEngine, dsn: str, connections: int, what: str) -> None:
+async def creates(create: Callable[[str], Deferred[Written]], dsn: str, connections: int, what: str) -> None:
     """Durable creations, in a directory for each connection, and all in one directory."""
+    chances = [DrawnAhead(secrets.token_bytes) for _ in range(connections)]
     for kind, count in (("many directories", connections), ("one directory", 1)):
         made = f"/store{what}-{count}"
-        rate = await store_rate(CREATES, lambda n, m=made, c=count: store.apply(creation(f"{m}-{n % c}/{n}")))
+        names = [f"{made}-{number % count}/{number}" for number in range(CREATES)]
+        rate = await store_rate(CREATES, lambda number, names=names: create(names[number]))  # type: ignore[misc]
         by_hand = [f"/hand{what}-{count}-{number}" for number in range(count)]
-        parents = [(await store.apply(creation(f"{path}/first"))).inode.parent_id for path in by_hand]
+        parents = [(await create(f"{path}/first")).inode.parent_id for path in by_hand]
 
-        def create(
+        def by_statements(
             connection: Connection, number: int, call: int, by_hand: Any = by_hand, parents: Any = parents
         ) -> None:
             place = number % len(by_hand)
-            create_by_hand(connection, parents[place], by_hand[place], f"{number}-{call}")
+            create_by_hand(connection, parents[place], by_hand[place], f"{number}-{call}", chances[number])
 
-        report(f"creates{what}, {kind}", rate, bare_rate(dsn, connections, CREATES, create))
+        report(f"creates{what}, {kind}", rate, bare_rate(dsn, connections, CREATES, by_statements))
 
 
 def fill_by_hand(dsn: str, directory: str, count: int) -> None:
@@ -136,17 +143,19 @@ async def main(reactor: Any, given: str = str(CONNECTIONS)) -> None:
         store = PostgresStore(
             dsn,
             reactor=reactor,
-            token_bytes=secrets.token_bytes,
+            token_bytes=DrawnAhead(secrets.token_bytes),
             op_timeout_seconds=60,
             pool_size=connections,
         )
         await store.open()
         try:
             await fill(store, "/small", SMALL)
-            for measured, what in ((store, ""), (ThroughEngine(store, reactor), " through the engine")):
-                await lookups(measured, dsn, connections, what)
-                await creates(measured, dsn, connections, what)
-            await store.apply(creation("/large/last"))
+            engine = ThroughEngine(store, reactor)
+            await lookups(store, dsn, connections, "")
+            await creates(directly(store), dsn, connections, "")
+            await lookups(engine, dsn, connections, " through the engine")
+            await creates(engine.create, dsn, connections, " through the engine")
+            await engine.create("/large/last")
             fill_by_hand(dsn, "/large", LARGE)
             await pages(store)
         finally:

@@ -18,12 +18,12 @@ from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.task import react
 
 from benchmarks.engine import ThroughEngine
-from callfs.identifiers import new_blob_id, new_content_id, new_inode_id
-from callfs.metadata.commands import CreateFile
+from benchmarks.metadata import creation, directly
+from callfs.engine.chance import DrawnAhead
+from callfs.metadata.commands import CreateFile, Written
 from callfs.metadata.redis import RedisStore
 from callfs.metadata.redis_facts import first_questions
 from callfs.metadata.redis_scripts import FACTS, POINT
-from callfs.model import BlobRef, LocalPlacement, Principal
 
 CONNECTIONS = 8
 IN_FLIGHT = 32
@@ -43,21 +43,6 @@ redis.call('HINCRBY', KEYS[1] .. 'store', 'files', 1)
 redis.call('HINCRBY', KEYS[1] .. 'store', 'bytes', 1024)
 return 'done'
 """
-
-
-def creation(path: str) -> CreateFile:
-    """A command as the engine makes it."""
-    now = time.time_ns() // 1000
-    return CreateFile(
-        at=now,
-        principal=Principal("alice"),
-        path=path,
-        inode_id=new_inode_id(secrets.token_bytes),
-        content_id=new_content_id(secrets.token_bytes),
-        blob=BlobRef(new_blob_id(now, secrets.token_bytes), 1024, bytes(32), LocalPlacement("node-1")),
-        content_type="text/plain",
-        parent_ids=(new_inode_id(secrets.token_bytes), new_inode_id(secrets.token_bytes)),
-    )
 
 
 async def rate(count: int, job: Callable[[int], Awaitable[Any]]) -> float:
@@ -81,9 +66,10 @@ def report(what: str, store: float, bare: float) -> None:
 
 async def fill(store: RedisStore, directory: str, count: int) -> None:
     """Put files into a directory."""
-    await store.apply(creation(f"{directory}/first"))
-    await store.apply(creation(f"{directory}/second"))
-    await rate(count - 2, lambda number: store.apply(creation(f"{directory}/{number:06}")))
+    create = directly(store)
+    await create(f"{directory}/first")
+    await create(f"{directory}/second")
+    await rate(count - 2, lambda number: create(f"{directory}/{number:06}"))
 
 
 async def lookups(store: RedisStore | ThroughEngine, bare: Any, what: str) -> None:
@@ -96,8 +82,9 @@ async def lookups(store: RedisStore | ThroughEngine, bare: Any, what: str) -> No
     report(f"lookups{what}", through, by_hand)
 
 
-async def creates(store: RedisStore | ThroughEngine, bare: Any, what: str) -> None:
+async def creates(create: Callable[[str], Deferred[Written]], store_id: str, bare: Any, what: str) -> None:
     """Durable creations, through the store and by hand."""
+    chance = DrawnAhead(secrets.token_bytes)
     digest = await bare.script_load(BY_HAND)
     await bare.script_load(FACTS.body)
 
@@ -107,15 +94,13 @@ async def creates(store: RedisStore | ThroughEngine, bare: Any, what: str) -> No
 
     async def ask_and_write(command: CreateFile) -> None:
         questions = [word for question in first_questions(command) for word in question]
-        await bare.execute_command(
-            "EVALSHA", FACTS.digest, 1, "callfs:{fs}:", store.store_id, "", "1000", *questions
-        )
+        await bare.execute_command("EVALSHA", FACTS.digest, 1, "callfs:{fs}:", store_id, "", "1000", *questions)
         await write(command)
 
-    await store.apply(creation(f"/created{what}/first"))
-    writes = await rate(CREATES, lambda n: write(creation(f"/by-hand/{n}")))
-    both = await rate(CREATES, lambda n: ask_and_write(creation(f"/by-hand-too/{n}")))
-    through = await rate(CREATES, lambda n: store.apply(creation(f"/created{what}/{n}")))
+    await create(f"/created{what}/first")
+    writes = await rate(CREATES, lambda n: write(creation(f"/by-hand/{n}", chance)))
+    both = await rate(CREATES, lambda n: ask_and_write(creation(f"/by-hand-too/{n}", chance)))
+    through = await rate(CREATES, lambda n: create(f"/created{what}/{n}"))
     report(f"creates{what}", through, both)
     print(f"           (to the writes alone, {writes:,.0f}/s: ratio {through / writes:.2f})")
 
@@ -165,7 +150,7 @@ async def main(reactor: Any) -> None:
     store = RedisStore(
         server.address,
         reactor=reactor,
-        token_bytes=secrets.token_bytes,
+        token_bytes=DrawnAhead(secrets.token_bytes),
         op_timeout_seconds=60,
         pool_size=CONNECTIONS,
     )
@@ -175,9 +160,11 @@ async def main(reactor: Any) -> None:
     try:
         await store.open()
         await fill(store, "/small", SMALL)
-        for measured, what in ((store, ""), (ThroughEngine(store, reactor), " through the engine")):
-            await lookups(measured, bare, what)
-            await creates(measured, bare, what)
+        engine = ThroughEngine(store, reactor)
+        await lookups(store, bare, "")
+        await creates(directly(store), store.store_id, bare, "")
+        await lookups(engine, bare, " through the engine")
+        await creates(engine.create, store.store_id, bare, " through the engine")
         server.configure(appendfsync="no")
         await fill(store, "/large", LARGE)
         await pages(store)

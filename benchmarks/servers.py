@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from tests.support.cluster import running_cluster
 from tests.support.daemon import Daemon, die_with_parent, free_port
 
 USER = "alice"
@@ -54,15 +55,17 @@ class Server:
     Where requests go.
 
     :param headers: lines that every request carries.
+    :param host: an address of this machine.
     """
 
-    def __init__(self, port: int, headers: str = "") -> None:
+    def __init__(self, port: int, headers: str = "", host: str = "127.0.0.1") -> None:
         self.port = port
+        self.host = host
         self._headers = headers
 
     def connect(self) -> socket.socket:
         """A connection."""
-        connection = socket.create_connection(("127.0.0.1", self.port))
+        connection = socket.create_connection((self.host, self.port))
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return connection
 
@@ -82,9 +85,21 @@ def daemon(folder: Path) -> Iterator[tuple[Daemon, Server]]:
     node = Daemon(folder)
     node.start()
     try:
-        yield node, Server(node.port, f"Authorization: Bearer {node.keys[USER]}\r\n")
+        yield node, _server_of(node)
     finally:
         node.close()
+
+
+@contextlib.contextmanager
+def two_nodes(folder: Path) -> Iterator[list[tuple[Daemon, Server]]]:
+    """Two daemons, each with a disk of its own, that share their metadata in a Redis server."""
+    folder.mkdir()
+    with running_cluster(folder, "redis", nodes=2) as cluster:
+        yield [(node, _server_of(node)) for node in cluster.nodes]
+
+
+def _server_of(node: Daemon) -> Server:
+    return Server(node.port, f"Authorization: Bearer {node.keys[USER]}\r\n", node.host)
 
 
 @contextlib.contextmanager

@@ -23,24 +23,12 @@ T = TypeVar("T")
 
 FileOperation = Literal["create", "read", "update", "delete", "move"]
 LinkConsumption = Literal["success", "expired", "invalid", "not_found"]
+ReplicationStatus = Literal["made", "failed"]
 SweepFinding = Literal["unnamed", "condemned", "set_aside", "put_back", "purged"]
 
 KNOWN_METHODS = frozenset(
-    (
-        "GET",
-        "HEAD",
-        "POST",
-        "PUT",
-        "PATCH",
-        "DELETE",
-        "OPTIONS",
-        "CONNECT",
-        "TRACE",
-        "PROPFIND",
-        "MKCOL",
-        "COPY",
-        "MOVE",
-    )
+    {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "CONNECT", "TRACE"}
+    | {"PROPFIND", "MKCOL", "COPY", "MOVE"}
 )
 OTHER_METHOD = "OTHER"
 
@@ -98,6 +86,9 @@ class Metrics:
 
     def _counters(self, name: str, text: str, *labels: str) -> _Children[Counter]:
         return _Children(Counter(name, text, labels, registry=self.registry))
+
+    def _gauges(self, name: str, text: str, *labels: str) -> _Children[Gauge]:
+        return _Children(Gauge(name, text, labels, registry=self.registry))
 
     def _histograms(self, name: str, text: str, buckets: tuple[float, ...], *labels: str) -> _Children[Histogram]:
         return _Children(Histogram(name, text, labels, buckets=buckets, registry=self.registry))
@@ -193,11 +184,23 @@ class Metrics:
         self._sweep_blobs = self._counters(
             "callfs_sweep_blobs_total", "Blobs that the sweep acted upon, by what it did.", "finding"
         )
-        self._sweep_unnamed = self._gauge(
-            "callfs_sweep_unnamed_blobs", "Blobs without a name in the sweep's last pass."
+        self._sweep_unnamed = self._gauges(
+            "callfs_sweep_unnamed_blobs", "Blobs without a name in the sweep's last pass.", "backend_type"
         )
-        self._sweep_alarm = self._gauge(
-            "callfs_sweep_alarm", "1 while the sweep is stopped because too many blobs look unnamed."
+        self._sweep_alarm = self._gauges(
+            "callfs_sweep_alarm", "1 while the sweep is stopped: too many blobs look unnamed.", "backend_type"
+        )
+        self._replications = self._counters(
+            "callfs_replications_total", "Second copies made in the background, or tried.", "status"
+        )
+        self._replication_backlog = self._gauge(
+            "callfs_replication_backlog", "Second copies that this node has to make."
+        )
+        self._replication_failing = self._gauge(
+            "callfs_replication_failing", "Those of them that failed before and are tried again."
+        )
+        self._replication_age = self._gauge(
+            "callfs_replication_oldest_age_seconds", "How long the oldest of them has been waiting."
         )
         self._ready = self._gauge("callfs_ready", "1 while the node is ready.")
         self._info = Gauge(
@@ -338,18 +341,30 @@ class Metrics:
         """Expired and used links were purged."""
         self._links_purged.inc(count)
 
-    def sweep_passed(self, unnamed: int) -> None:
-        """The sweep has looked at every blob and found so many without a name."""
+    def sweep_passed(self, unnamed: int, backend_type: str) -> None:
+        """The sweep has looked at every blob of a backend and found so many without a name."""
         self._sweep_passes.inc()
-        self._sweep_unnamed.set(unnamed)
+        self._sweep_unnamed[backend_type,].set(unnamed)
 
     def sweep_blobs(self, finding: SweepFinding, count: int) -> None:
         """What the sweep did with so many blobs."""
         self._sweep_blobs[finding,].inc(count)
 
-    def sweep_alarm(self, raised: bool) -> None:
-        """Whether the sweep is stopped because too many blobs look unnamed."""
-        self._sweep_alarm.set(int(raised))
+    def sweep_alarm(self, raised: bool, backend_type: str) -> None:
+        """Whether the sweep of a backend is stopped because too many blobs look unnamed."""
+        self._sweep_alarm[backend_type,].set(int(raised))
+
+    # Second copies
+
+    def replicated(self, status: ReplicationStatus) -> None:
+        """A second copy was made in the background, or couldn't be made just now."""
+        self._replications[status,].inc()
+
+    def replication_backlog(self, waiting: int, failing: int, oldest_age_seconds: float) -> None:
+        """The second copies that this node has to make, and how long the oldest has been waiting."""
+        self._replication_backlog.set(waiting)
+        self._replication_failing.set(failing)
+        self._replication_age.set(oldest_age_seconds)
 
     # The node
 

@@ -170,6 +170,35 @@ class Garbage(msgspec.Struct, frozen=True):
     not_before_at: int
 
 
+class ReplicaOrder(msgspec.Struct, frozen=True):
+    """
+    That a second copy of some content is to be made.
+
+    :param target: where it shall be.
+    :param by: the node that shall make it.
+    """
+
+    target: Placement
+    by: str
+
+
+class Replication(msgspec.Struct, frozen=True):
+    """
+    An entry of the replication queue: of this blob, a file's first copy, there shall be one more copy.
+
+    :param blob_id: names the entry, too: a blob is queued once at most, and as long as it is a file's first copy.
+    :param due_at: not to be tried before.
+    :param attempts: how often it failed.
+    """
+
+    blob_id: str
+    inode_id: str
+    order: ReplicaOrder
+    queued_at: int
+    due_at: int
+    attempts: int = 0
+
+
 class Instance(msgspec.Struct, frozen=True):
     """
     A node as the metadata store knows it.

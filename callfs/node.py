@@ -13,31 +13,28 @@ from typing import Any
 from twisted.python.threadpool import ThreadPool
 
 from callfs import __version__
-from callfs.backends.interfaces import IBlobBackend
-from callfs.backends.localfs import LocalBackend
-from callfs.backends.measured import MeasuredBackend
-from callfs.backends.rootfolder import RootFolder
 from callfs.config.schema import Config
 from callfs.config.secret import Secret
 from callfs.engine.chance import DrawnAhead
 from callfs.engine.filesystem import Filesystem
 from callfs.engine.janitor import Janitor
+from callfs.engine.replication import Replicator
+from callfs.engine.routing import LOCAL_BACKEND, S3_BACKEND
 from callfs.engine.settings import EngineSettings, JanitorSettings
-from callfs.locks.interfaces import ILockService
-from callfs.locks.local import LocalLocks
-from callfs.locks.measured import MeasuredLocks
-from callfs.locks.redis import RedisLocks
 from callfs.metadata.interfaces import IMetadataStore
 from callfs.metadata.measured import MeasuredStore
-from callfs.metadata.postgres import PostgresStore
-from callfs.metadata.redis import RedisStore
-from callfs.metadata.sqlite import SqliteStore
 from callfs.metrics import Metrics
+from callfs.node_cluster import Membership, build_membership
+from callfs.node_metadata import Locks, Reached, build_locks, build_store, instant
+from callfs.node_storage import LocalDisk, OtherNodes, SharedBucket, local_disk, other_nodes, shared_bucket
 from callfs.web.auth import PEPPER_BYTES, ApiKeys, Authenticator
+from callfs.web.cluster import ClusterResource
 from callfs.web.context import SiteSettings, UpgradeRoute
 from callfs.web.directories import DirectoryResource
 from callfs.web.files import FileResource
+from callfs.web.internal import InternalBlobResource
 from callfs.web.links import LinkResource
+from callfs.web.nodes import NodeResource
 from callfs.web.placements import Placements
 from callfs.web.proxies import TrustedProxies
 from callfs.web.ratelimit import RateLimiter
@@ -47,22 +44,11 @@ from callfs.web.system import DescriptionResource, HealthResource, MetricsResour
 from callfs.web.websocket import WebSocketTransfers
 from callfs.web.websocket_connection import ConnectionLimits
 
-LOCAL = "localfs"
 # More would sync more small files at once, but they stand in each other's way for the interpreter's lock.
 _DISK_THREADS = 8
 _QUERY_THREADS = 4
 _SENDFILE_THREADS = 8
-
-Reached = Callable[[str], None]
-
-
-def nothing(_step: str) -> None:
-    """The failpoint of a daemon that isn't under test."""
-
-
-def instant() -> int:
-    """The wall clock: microseconds since 1970."""
-    return time.time_ns() // 1000
+_CLUSTER_THREADS = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,20 +59,22 @@ class Pools:
     :param disk: reads, writes, and fsync of blobs, which may keep all of these threads busy.
     :param queries: long metadata queries and looks at the root folder, which must not wait behind an fsync.
     :param sendfile: slices of downloads, for the same reason.
+    :param cluster: this node's copy of what raft replicates, for the same reason.
     """
 
     disk: ThreadPool
     queries: ThreadPool
     sendfile: ThreadPool
+    cluster: ThreadPool
 
     def start(self) -> None:
         """Begin."""
-        for pool in (self.disk, self.queries, self.sendfile):
+        for pool in (self.disk, self.queries, self.sendfile, self.cluster):
             pool.start()
 
     def stop(self) -> None:
         """End; blocks until the last job has ended."""
-        for pool in (self.disk, self.queries, self.sendfile):
+        for pool in (self.disk, self.queries, self.sendfile, self.cluster):
             if pool.started:
                 pool.stop()
 
@@ -101,16 +89,27 @@ class Limits:
 
 @dataclass(frozen=True, kw_only=True)
 class Node:
-    """The parts of a node, not yet running."""
+    """
+    The parts of a node, not yet running.
+
+    :param disk: ``None`` on a node without a local backend.
+    :param bucket: ``None`` on a node without S3.
+    :param membership: ``None`` where no cluster of the nodes themselves keeps the metadata.
+    :param internal_secrets: what the members prove to each other that they know; the content may be replaced.
+    """
 
     instance_id: str
     metrics: Metrics
     pools: Pools
-    root: RootFolder
-    backend: IBlobBackend
+    disk: LocalDisk | None
+    bucket: SharedBucket | None
+    others: OtherNodes
+    membership: Membership | None
+    internal_secrets: list[bytes]
     store: IMetadataStore
-    locks: ILockService
+    locks: Locks
     janitor: Janitor
+    replicator: Replicator
     filesystem: Filesystem
     keys: ApiKeys
     limits: Limits
@@ -119,14 +118,17 @@ class Node:
     metrics_site: CallFSSite
 
 
-def build(config: Config, reactor: Any, readiness: Readiness, reached: Reached) -> Node:
+def build(
+    config: Config, reactor: Any, readiness: Readiness, reached: Reached, failed: Callable[[str], None]
+) -> Node:
     """
     Put a node together; nothing is opened or started.
 
     :param readiness: what ``/health/ready`` asks.
     :param reached: called at named steps of a write; tests end the process there.
+    :param failed: told, with a message for the operator, when a running node can't go on.
+    :raises callfs.cluster.tls.TLSUnusable: the files of ``raft.tls_*`` can't be used.
     """
-    assert config.backend.localfs_root_path is not None
     instance_id = config.instance_discovery.instance_id
     metrics = Metrics()
     metrics.build_info(__version__, instance_id)
@@ -134,34 +136,64 @@ def build(config: Config, reactor: Any, readiness: Readiness, reached: Reached) 
         disk=ThreadPool(0, _DISK_THREADS, "callfs-disk"),
         queries=ThreadPool(0, _QUERY_THREADS, "callfs-queries"),
         sendfile=ThreadPool(0, _SENDFILE_THREADS, "callfs-sendfile"),
+        cluster=ThreadPool(0, _CLUSTER_THREADS, "callfs-cluster"),
     )
-    backend = _backend(config, reactor, pools, metrics, reached)
-    store = MeasuredStore(build_store(config, reactor, pools.queries, metrics, reached), metrics, reactor)
-    locks = _locks(config, reactor, metrics)
+    disk = local_disk(config, reactor, pools.disk, metrics, instant, reached)
+    bucket = shared_bucket(config, reactor, pools.disk, metrics, instant)
+    backends = {
+        name: place.blobs for name, place in ((LOCAL_BACKEND, disk), (S3_BACKEND, bucket)) if place is not None
+    }
+    internal_secrets = encoded(config.auth.internal_proxy_secret)
+    membership = None
+    if config.raft_metadata:
+        membership = build_membership(
+            config,
+            reactor,
+            pools.cluster,
+            pools.queries,
+            metrics,
+            now=instant,
+            internal_secrets=lambda: internal_secrets,
+            failed=failed,
+        )
+    kept = membership.store() if membership else build_store(config, reactor, pools.queries, metrics, reached)
+    store = MeasuredStore(kept, metrics, reactor)
+    others = other_nodes(config, reactor, pools.disk, metrics, store.instances)
+    locks = build_locks(config, reactor, metrics, membership)
+    settings = _engine_settings(config)
     janitor = Janitor(
         metadata=store,
-        backends={LOCAL: backend},
+        backends=backends,
         settings=JanitorSettings(instance_id=instance_id),
         now=instant,
         clock=reactor,
         metrics=metrics,
+        locks=locks.service,
+    )
+    replicator = Replicator(
+        metadata=store,
+        backends=backends,
+        peers=others.peers,
+        settings=settings,
+        now=instant,
+        clock=reactor,
+        token_bytes=DrawnAhead(secrets.token_bytes),
+        metrics=metrics,
+        reached=reached,
     )
     filesystem = Filesystem(
         metadata=store,
-        backends={LOCAL: backend},
-        locks=locks,
-        settings=EngineSettings(
-            instance_id=instance_id,
-            default_backend=config.backend.default_backend,
-            file_op_timeout_seconds=config.server.file_op_timeout,
-            garbage_delay_seconds=config.backend.garbage_delay,
-        ),
+        backends=backends,
+        locks=locks.service,
+        settings=settings,
         now=instant,
         clock=reactor,
         token_bytes=secrets.token_bytes,
         metrics=metrics,
         link_secrets=encoded(config.auth.single_use_link_secret),
+        peers=others.peers,
         garbage_made=janitor.kick,
+        copies_ordered=replicator.kick,
         reached=reached,
     )
     keys = ApiKeys(secrets.token_bytes(PEPPER_BYTES), {})
@@ -179,7 +211,10 @@ def build(config: Config, reactor: Any, readiness: Readiness, reached: Reached) 
         clock=reactor,
         metrics=metrics,
     )
-    resources = _resources(config, filesystem, limits, metrics, readiness)
+    resources = _resources(config, filesystem, store, disk, tuple(backends), limits, metrics, readiness)
+    resources.append(
+        ClusterResource(membership.raft, membership.tick_seconds) if membership else ClusterResource(None)
+    )
 
     def site(served: list[object], upgrade: UpgradeRoute | None) -> CallFSSite:
         return CallFSSite(
@@ -198,11 +233,15 @@ def build(config: Config, reactor: Any, readiness: Readiness, reached: Reached) 
         instance_id=instance_id,
         metrics=metrics,
         pools=pools,
-        root=RootFolder(config.backend.localfs_root_path, secrets.token_bytes),
-        backend=backend,
+        disk=disk,
+        bucket=bucket,
+        others=others,
+        membership=membership,
+        internal_secrets=internal_secrets,
         store=store,
         locks=locks,
         janitor=janitor,
+        replicator=replicator,
         filesystem=filesystem,
         keys=keys,
         limits=limits,
@@ -212,94 +251,31 @@ def build(config: Config, reactor: Any, readiness: Readiness, reached: Reached) 
     )
 
 
-def _backend(config: Config, reactor: Any, pools: Pools, metrics: Metrics, reached: Reached) -> IBlobBackend:
-    assert config.backend.localfs_root_path is not None
-    local = LocalBackend(
-        config.backend.localfs_root_path,
-        reactor=reactor,
-        pool=pools.disk,
-        now=instant,
-        min_free_bytes=config.server.min_free_bytes,
-        reached=reached,
+def _engine_settings(config: Config) -> EngineSettings:
+    ha = config.ha
+    return EngineSettings(
+        instance_id=config.instance_discovery.instance_id,
+        default_backend=config.backend.default_backend,
+        file_op_timeout_seconds=config.server.file_op_timeout,
+        garbage_delay_seconds=config.backend.garbage_delay,
+        replica_backend=ha.replica_backend if ha.replication_enabled else None,
+        require_replica_success=ha.require_replica_success,
     )
-    return MeasuredBackend(local, metrics.backend_operation, time.monotonic)
-
-
-def build_store(
-    config: Config,
-    reactor: Any,
-    pool: ThreadPool,
-    observer: Metrics,
-    reached: Reached = nothing,
-    read_only: bool = False,
-) -> IMetadataStore:
-    """
-    The metadata store of this configuration, not yet open.
-
-    :param pool: threads for long queries of SQLite; PostgreSQL has its own.
-    :param read_only: for a tool beside a running daemon: of a file no lock is taken. A server has none.
-    """
-    kind = config.metadata_store
-    timeout_seconds = config.server.metadata_op_timeout
-    if kind.type == "postgres":
-        assert kind.dsn is not None
-        return PostgresStore(
-            kind.dsn.reveal(),
-            reactor=reactor,
-            token_bytes=secrets.token_bytes,
-            op_timeout_seconds=timeout_seconds,
-            pool_size=kind.pool_size,
-            observer=observer,
-            reached=reached,
-        )
-    if kind.type == "redis":
-        return RedisStore(
-            kind.redis_addr,
-            reactor=reactor,
-            token_bytes=secrets.token_bytes,
-            op_timeout_seconds=timeout_seconds,
-            pool_size=kind.pool_size,
-            password=None if kind.redis_password is None else kind.redis_password.reveal(),
-            db=kind.redis_db,
-            key_prefix=kind.redis_key_prefix,
-            observer=observer,
-        )
-    return SqliteStore(
-        kind.sqlite_path,
-        reactor=reactor,
-        pool=pool,
-        token_bytes=secrets.token_bytes,
-        op_timeout_seconds=timeout_seconds,
-        read_only=read_only,
-        observer=observer,
-        reached=reached,
-    )
-
-
-def _locks(config: Config, reactor: Any, metrics: Metrics) -> ILockService:
-    dlm = config.dlm
-    locks: ILockService
-    if dlm.type == "redis":
-        locks = RedisLocks(
-            dlm.redis_addr,
-            reactor=reactor,
-            token_bytes=secrets.token_bytes,
-            op_timeout_seconds=config.server.metadata_op_timeout,
-            password=None if dlm.redis_password is None else dlm.redis_password.reveal(),
-            key_prefix=config.metadata_store.redis_key_prefix,
-            observer=metrics,
-        )
-    else:
-        locks = LocalLocks(reactor, first_fencing=instant())
-    return MeasuredLocks(locks, metrics.lock_operation, metrics.active_locks, time.monotonic)
 
 
 def _resources(
-    config: Config, filesystem: Filesystem, limits: Limits, metrics: Metrics, readiness: Readiness
+    config: Config,
+    filesystem: Filesystem,
+    store: IMetadataStore,
+    disk: LocalDisk | None,
+    backends: tuple[str, ...],
+    limits: Limits,
+    metrics: Metrics,
+    readiness: Readiness,
 ) -> list[object]:
     instance_id = config.instance_discovery.instance_id
     resources: list[object] = [
-        FileResource(filesystem, Placements(instance_id, (LOCAL,)), config.server.max_upload_bytes),
+        FileResource(filesystem, Placements(instance_id, backends), config.server.max_upload_bytes),
         DirectoryResource(filesystem, instance_id),
         LinkResource(
             filesystem,
@@ -312,6 +288,8 @@ def _resources(
         ),
         HealthResource(readiness),
         MetricsResource(metrics.render),
+        InternalBlobResource(None if disk is None else disk.blobs, instance_id),
+        NodeResource(filesystem, store, config.ha.replica_backend if config.ha.replication_enabled else None),
     ]
     return [*resources, DescriptionResource(route_table(resources), config.external_url)]
 

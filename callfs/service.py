@@ -9,28 +9,34 @@ from dataclasses import replace
 from typing import Any
 
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
+from twisted.internet.defer import CancelledError, Deferred, gatherResults, maybeDeferred
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IDelayedCall, IListeningPort
 from twisted.internet.task import deferLater
-from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 
 from callfs import __version__
-from callfs.backends.identity import Identity, Verdict, recognise
+from callfs.backends.peertls import UnusableCertificates
 from callfs.backends.rootfolder import RootUnusable
+from callfs.backends.s3_unusable import S3Unusable
+from callfs.cluster.tls import TLSUnusable
 from callfs.config.addresses import endpoint_description
 from callfs.config.loader import Loaded
 from callfs.config.problems import ConfigurationError
 from callfs.config.reload import reloadable_changes
 from callfs.config.schema import Config
-from callfs.deferreds import returns_deferred, with_timeout
-from callfs.errors import CallFSError, MetadataUnavailable, OutcomeUnknown
+from callfs.deferreds import returns_deferred
+from callfs.engine.presence import Presence
+from callfs.engine.routing import LOCAL_BACKEND
+from callfs.errors import CallFSError, MetadataUnavailable, OutcomeUnknown, PeerUnavailable
 from callfs.logs import LogObserver
-from callfs.metadata.commands import RegisterInstance
 from callfs.metadata.interfaces import StoreUnusable
-from callfs.node import LOCAL, Reached, build, encoded, instant, nothing, site_settings, use_keys
+from callfs.node import build, encoded, site_settings, use_keys
+from callfs.node_cluster import UNUSABLE
+from callfs.node_metadata import Reached, instant, nothing
+from callfs.readiness import ReadinessChecks
+from callfs.recognition import CannotStart, Recognition
 from callfs.system import dual_stack, measure_steadily, on_hangup, raise_file_limit
 from callfs.web.site import CallFSSite
 
@@ -38,10 +44,6 @@ END_OF_TIME = 1 << 62
 """An instant after all others."""
 
 _STORE_RETRY_SECONDS = 1.0
-
-
-class CannotStart(Exception):
-    """The node can't run; the message is for the operator: what is wrong and what to do."""
 
 
 class _Interrupted(Exception):
@@ -60,6 +62,7 @@ class NodeService(Service):
     :param observer: writes the log; its level and format follow the configuration.
     :param reload: reads the configuration again, for SIGHUP.
     :param reached: called at named steps of a write; tests end the process there.
+    :raises CannotStart: certificates can't be used.
     """
 
     name = "callfs"
@@ -84,9 +87,14 @@ class NodeService(Service):
         self._ports: list[IListeningPort] = []
         self._starting: Deferred[None] | None = None
         self._stopping: Deferred[None] | None = None
-        self._identity: Identity | None = None
+        self._presence: Presence | None = None
         self._use_log_settings(loaded.config)
-        self._node = build(loaded.config, reactor, self._readiness, reached)
+        try:
+            self._node = build(loaded.config, reactor, self._readiness, reached, self._unable)
+        except TLSUnusable as error:
+            raise CannotStart(str(error)) from error
+        self._checks = ReadinessChecks(self._node, loaded.config, reactor)
+        self._recognition = Recognition(self._node, loaded.config, self._checks)
 
     # Starting
 
@@ -101,7 +109,7 @@ class NodeService(Service):
             await self._bring_up()
         except _Interrupted:
             pass
-        except (CannotStart, RootUnusable, StoreUnusable, CallFSError) as error:
+        except (CannotStart, RootUnusable, StoreUnusable, S3Unusable, UnusableCertificates, CallFSError) as error:
             self._fail("CallFS can't start: {reason}", reason=str(error))
         except Exception:
             self._log.failure("CallFS can't start", event="start_failed")
@@ -112,6 +120,10 @@ class NodeService(Service):
         self._log.critical(text, event="start_failed", **fields)
         self._reactor.callLater(0, self._end_reactor)
 
+    def _unable(self, reason: str) -> None:
+        """The running node can't go on."""
+        self._fail("CallFS has to stop: {reason}", reason=reason)
+
     def _end_reactor(self) -> None:
         if self._stopping is None:
             self._reactor.stop()
@@ -121,20 +133,25 @@ class NodeService(Service):
         for warning in self._warnings:
             self._log.warn("{warning}", event="configuration_warning", warning=warning)
         raise_file_limit()
-        self._node.root.lock()
+        self._verify_peers()
+        if self._node.disk is not None:
+            self._node.disk.root.lock()
         self._node.pools.start()
         on_hangup(self._reactor, self._hangup)
         self._node.metrics_site.ready = True
         await self._listen(self._node.site, config.server.listen_addr, "server.listen_addr")
         if config.metrics.listen_addr:
             await self._listen(self._node.metrics_site, config.metrics.listen_addr, "metrics.listen_addr")
-        self._refuse_lost_database()
+        self._recognition.refuse_lost_database()
+        await self._take_part()
         await self._patiently(self._node.store.open)
-        await self._patiently(self._recognise_root)
-        # All of them are leftovers, also those from before the clock was set back.
-        removed = await self._node.backend.remove_stale_staged(END_OF_TIME)
-        self._node.metrics.staged_removed(LOCAL, removed)
+        self._node.locks.start()
+        await self._patiently(self._recognition.recognise_root)
+        await self._patiently(self._recognition.recognise_bucket)
+        await self._patiently(self._appear)
+        await self._clear_leftovers()
         self._node.janitor.startService()
+        self._node.replicator.startService()
         if self._stopping is None:
             self._node.site.ready = True
             self._node.metrics.ready(True)
@@ -145,6 +162,14 @@ class NodeService(Service):
                 url=config.external_url,
                 instance_id=self._node.instance_id,
             )
+
+    def _verify_peers(self) -> None:
+        try:
+            self._node.others.verify_as(self._config)
+        except OSError as error:
+            raise CannotStart(
+                f"backend.internal_proxy_ca_file can't be read: {error.filename}: {error.strerror}"
+            ) from error
 
     async def _listen(self, site: CallFSSite, address: str, key: str) -> None:
         try:
@@ -165,8 +190,8 @@ class NodeService(Service):
 
     async def _patiently(self, step: Callable[[], Deferred[None]]) -> None:
         """
-        Do what needs the metadata store, which may be done again. A server that isn't there yet is waited for:
-        after a power failure everything comes up at once.
+        Do what needs the metadata store or S3, which may be done again. A server that isn't there yet is waited
+        for: after a power failure everything comes up at once.
 
         :raises _Interrupted: the node is to stop.
         """
@@ -178,92 +203,51 @@ class NodeService(Service):
                 self._log.warn(
                     "waiting for the metadata store: {reason}", event="store_awaited", reason=error.message
                 )
+            except PeerUnavailable as error:
+                self._log.warn("waiting for S3: {reason}", event="bucket_awaited", reason=error.message)
             if self._stopping is None:
                 await deferLater(self._reactor, _STORE_RETRY_SECONDS)
         raise _Interrupted
 
-    def _places(self) -> str:
-        store = self._config.metadata_store
-        database = f"database {store.sqlite_path}" if store.type == "sqlite" else f"metadata in {store.type}"
-        return f"root folder {self._node.root.path}, {database}"
-
-    def _refuse_lost_database(self) -> None:
-        """Where a folder knows its store, a missing database is a mistake: an empty one isn't made in its place."""
-        database = self._config.metadata_store.sqlite_path
-        if self._config.metadata_store.type != "sqlite":
+    async def _take_part(self) -> None:
+        """Begin to be a member of the cluster that keeps the metadata, where there is one."""
+        membership = self._node.membership
+        if membership is None or self._stopping is not None:
             return
-        if self._node.root.identity() is not None and not database.exists():
-            raise CannotStart(
-                f"the root folder {self._node.root.path} belongs to a metadata store, but the database {database} "
-                "doesn't exist. Correct metadata_store.sqlite_path, or restore the database from a backup"
-            )
+        try:
+            await membership.raft.start()
+        except CancelledError:
+            raise _Interrupted from None
+        except UNUSABLE as error:
+            raise CannotStart(f"this node can't take part in its metadata cluster: {error}") from error
 
     @returns_deferred
-    async def _recognise_root(self) -> None:
-        """Nothing is judged, written or deleted before the store and the folder are known to belong together."""
-        instances = await self._node.store.instances()
-        identity = self._node.root.identity()
-        decision = recognise(
-            store_was_empty=self._node.store.was_empty,
-            store_id=self._node.store.store_id,
+    async def _appear(self) -> None:
+        """Let the other nodes know of this one, from now on."""
+        identity = self._checks.identity
+        presence = Presence(
+            metadata=self._node.store,
             instance_id=self._node.instance_id,
-            registered={instance.id: instance.root_id for instance in instances},
-            identity=identity,
-            root_has_blobs=self._node.root.has_blobs(),
+            root_id=None if identity is None else identity.root_id,
+            api_endpoint=self._config.external_url,
+            now=instant,
+            clock=self._reactor,
+            metrics=self._node.metrics,
         )
-        if decision.verdict is Verdict.REFUSE:
-            raise CannotStart(f"{decision.message} ({self._places()})")
-        if identity is None:
-            identity = self._node.root.adopt(self._node.store.store_id)
-        self._identity = identity
-        await self._node.store.apply(
-            RegisterInstance(
-                at=instant(),
-                instance_id=self._node.instance_id,
-                root_id=identity.root_id,
-                api_endpoint=self._config.external_url,
-            )
-        )
+        await presence.register()
+        self._presence = presence
+        presence.startService()
+
+    async def _clear_leftovers(self) -> None:
+        """All that is staged on the local disk is left over, also what is from before the clock was set back."""
+        if self._node.disk is not None:
+            removed = await self._node.disk.blobs.remove_stale_staged(END_OF_TIME)
+            self._node.metrics.staged_removed(LOCAL_BACKEND, removed)
 
     # Running
 
-    @returns_deferred
-    async def _readiness(self) -> Mapping[str, Mapping[str, Any]]:
-        metadata: dict[str, Any] = {"ok": self._node.site.ready, "type": self._config.metadata_store.type}
-        locks: dict[str, Any] = {"ok": self._node.site.ready, "type": self._config.dlm.type}
-        local: dict[str, Any] = {"ok": self._node.site.ready}
-        if self._node.site.ready:
-            try:
-                await self._node.store.check()
-            except CallFSError as error:
-                metadata |= {"ok": False, "message": error.message}
-            try:
-                await self._node.locks.check()
-            except CallFSError as error:
-                locks |= {"ok": False, "message": error.message}
-            try:
-                await self._check_root()
-            except RootUnusable as error:
-                local |= {"ok": False, "message": str(error)}
-        return {"metadata": metadata, "locks": locks, "backends": {"ok": local["ok"], LOCAL: local}}
-
-    @returns_deferred
-    async def _check_root(self) -> None:
-        """
-        See whether the root folder is still what it was when the node started.
-
-        :raises RootUnusable: it isn't; the message names no path, because whoever asks isn't authenticated.
-        """
-        looking = deferToThreadPool(self._reactor, self._node.pools.queries, self._node.root.identity)
-        patience_seconds = self._config.server.file_op_timeout
-        try:
-            identity = await with_timeout(
-                looking, patience_seconds, self._reactor, lambda: RootUnusable("the disk doesn't answer")
-            )
-        except RootUnusable as error:
-            raise RootUnusable("the root folder can't be read") from error
-        if identity != self._identity:
-            raise RootUnusable("the root folder isn't the one that was there at the start: is its disk mounted?")
+    def _readiness(self) -> Deferred[Mapping[str, Mapping[str, Any]]]:
+        return self._checks.parts()
 
     def _hangup(self) -> None:
         try:
@@ -280,7 +264,10 @@ class NodeService(Service):
             self._log.warn("{warning}", event="configuration_warning", warning=warning)
         self._use_log_settings(loaded.config)
         use_keys(self._node.keys, loaded.config)
+        self._node.others.client.replace_secrets(loaded.config.auth.internal_proxy_secret)
+        self._node.internal_secrets[:] = encoded(loaded.config.auth.internal_proxy_secret)
         self._node.filesystem.replace_link_secrets(encoded(loaded.config.auth.single_use_link_secret))
+        self._reread_certificates()
         limits = loaded.config.limits
         self._node.limits.generate.replace(limits.link_generate_rate, limits.link_generate_burst)
         self._node.limits.download.replace(limits.download_rate, limits.download_burst)
@@ -293,6 +280,20 @@ class NodeService(Service):
                 "these settings take effect after a restart: {keys}",
                 event="restart_needed",
                 keys=", ".join(changes.after_restart),
+            )
+
+    def _reread_certificates(self) -> None:
+        """Those that peers show and are verified by; files that can't be used leave the old ones in force."""
+        tls = None if self._node.membership is None else self._node.membership.tls
+        try:
+            self._node.others.verify_as(self._config)
+            if tls is not None:
+                tls.reload()
+        except (UnusableCertificates, TLSUnusable, OSError) as error:
+            self._log.error(
+                "certificates can't be reread, the old ones stay: {reason}",
+                event="reload_failed",
+                reason=str(error),
             )
 
     def _use_log_settings(self, config: Config) -> None:
@@ -314,6 +315,9 @@ class NodeService(Service):
     async def _stop(self) -> None:
         self._log.info("stopping", event="stopping")
         starting, node = self._starting, self._node
+        if node.membership is not None and not node.site.ready:
+            # It may be waiting for other members, for as long as it takes.
+            await node.membership.raft.stop()
         if starting is not None:
             await starting
         node.metrics.ready(False)
@@ -321,11 +325,20 @@ class NodeService(Service):
         await self._end_transfers()
         # Uploads that were complete when their client went away are still on their way to the store.
         await node.filesystem.settled()
+        if self._presence is not None:
+            await self._presence.stopService()
+        await node.replicator.stopService()
         await node.janitor.stopService()
-        await node.backend.close()
-        await node.locks.close()
+        for place in (node.disk, node.bucket):
+            if place is not None:
+                await place.blobs.close()
+        await node.others.peers.close()
+        await node.locks.service.close()
         await node.store.close()
-        node.root.unlock()
+        if node.membership is not None:
+            await node.membership.raft.stop()
+        if node.disk is not None:
+            node.disk.root.unlock()
         node.pools.stop()
         self._log.info("stopped", event="stopped")
 

@@ -17,6 +17,7 @@ from callfs.config.loader import Loaded, load
 from callfs.config.problems import ConfigurationError
 from callfs.logs import LogObserver
 from callfs.logstream import LogStream
+from callfs.recognition import CannotStart
 from callfs.service import NodeService
 
 
@@ -53,7 +54,7 @@ def makeService(options: Options) -> IService:
     """
     The node that the options describe.
 
-    :raises SystemExit: the configuration can't be used; the problems are on standard error.
+    :raises SystemExit: the configuration, or a certificate, can't be used; the problems are on standard error.
     """
     path = None if options["config"] is None else Path(options["config"])
     folder = Path.cwd()
@@ -66,7 +67,11 @@ def makeService(options: Options) -> IService:
     except ConfigurationError as error:
         sys.stderr.write(f"{error}\n")
         raise SystemExit(2) from None
-    node: Service = TwistdNode(loaded, reactor, observer=LogObserver(_log_stream(options).write), reload=read)
+    try:
+        node: Service = TwistdNode(loaded, reactor, observer=LogObserver(_log_stream(options).write), reload=read)
+    except CannotStart as error:
+        sys.stderr.write(f"{error}\n")
+        raise SystemExit(1) from None
     return node
 
 

@@ -76,9 +76,11 @@ def metrics() -> Metrics:
     metrics.garbage_failed("localfs")
     metrics.staged_removed("localfs", 2)
     metrics.links_purged(4)
-    metrics.sweep_passed(6)
+    metrics.sweep_passed(6, "localfs")
     metrics.sweep_blobs("condemned", 5)
-    metrics.sweep_alarm(True)
+    metrics.sweep_alarm(True, "localfs")
+    metrics.replicated("made")
+    metrics.replication_backlog(8, 2, 60.5)
     metrics.ready(True)
     metrics.build_info("1.0", "n1")
     return metrics
@@ -158,9 +160,13 @@ class TestValues:
             ("callfs_staged_removed_total", {"backend_type": "localfs"}, 2),
             ("callfs_single_use_links_purged_total", {}, 4),
             ("callfs_sweep_passes_total", {}, 1),
-            ("callfs_sweep_unnamed_blobs", {}, 6),
+            ("callfs_sweep_unnamed_blobs", {"backend_type": "localfs"}, 6),
             ("callfs_sweep_blobs_total", {"finding": "condemned"}, 5),
-            ("callfs_sweep_alarm", {}, 1),
+            ("callfs_sweep_alarm", {"backend_type": "localfs"}, 1),
+            ("callfs_replications_total", {"status": "made"}, 1),
+            ("callfs_replication_backlog", {}, 8),
+            ("callfs_replication_failing", {}, 2),
+            ("callfs_replication_oldest_age_seconds", {}, 60.5),
             ("callfs_ready", {}, 1),
             ("callfs_build_info", {"version": "1.0", "instance_id": "n1"}, 1),
         ],

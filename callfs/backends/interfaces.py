@@ -7,7 +7,7 @@ A blob comes to be in three steps, *stage*, *write*, *commit*; before the commit
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import msgspec
@@ -92,6 +92,36 @@ class IBlobReader(Interface):
         """Free what the reader holds. Closing twice does nothing; reads under way end first or fail."""
 
 
+class HandedOver(msgspec.Struct, frozen=True):
+    """
+    What a reader hands over of where its bytes come from.
+
+    :param first: bytes that are there already.
+    :param descriptor: a TCP socket, non-blocking, from which those behind them come, exactly as they are in the
+        blob. Nobody else reads from it. Valid until the reader's next call.
+    :param timeout_seconds: how long it may be silent before it isn't worth waiting any more.
+    """
+
+    first: bytes
+    descriptor: int
+    timeout_seconds: float
+
+
+class IHandingReader(IBlobReader):
+    """A reader of bytes that come over a connection, which it can hand over to whoever passes them on."""
+
+    def hand_over(offset: int, length: int) -> HandedOver | None:
+        """
+        Hand the connection over.
+
+        A later :meth:`IBlobReader.read` begins anew: that is how to go on where the connection ended too early.
+
+        :param offset: where the last read ended.
+        :param length: how much will be taken, at most to the end of the blob.
+        :return: ``None`` where it can't be done: read as before.
+        """
+
+
 class IBlobBackend(Interface):
     """A place for blobs."""
 
@@ -150,6 +180,47 @@ class IBlobBackend(Interface):
 
     def close() -> Deferred[None]:
         """End the backend; staged blobs are aborted."""
+
+
+class ICopyingBackend(Interface):
+    """A backend that can copy a blob without its bytes passing through here."""
+
+    def copy(from_blob_id: str, to_blob_id: str) -> Deferred[BlobStat]:
+        """
+        Make a new blob with the content of another one; it is durable when this fires. Not to be cancelled.
+
+        The store answers for the copy: its content's digest is the one that is known of the first blob.
+
+        :param to_blob_id: a new id.
+        :return: what the new blob is; compare its size.
+        :raises BlobMissing: there is none to copy.
+        :raises callfs.errors.InsufficientStorage: no room.
+        :raises callfs.errors.PeerUnavailable: it can't be done just now.
+        """
+
+
+class IPeers(Interface):
+    """The other nodes, as places for blobs."""
+
+    def blobs(instance_id: str) -> Deferred[IBlobBackend]:
+        """
+        The blobs on the local disk of another node. Its ``name`` is ``localfs``: what is there is there.
+
+        Lists, and what belongs to the sweep, are the holder's own business: they fail with ``NotImplementedError``.
+
+        :raises callfs.errors.PeerUnavailable: nobody knows a node of this id, or it has just failed repeatedly and
+            isn't to be tried yet. What goes wrong with the node later fails each call the same way.
+        """
+
+    def known() -> Deferred[Mapping[str, str]]:
+        """
+        The ids of all known nodes, this one included, with the base URLs of their REST API.
+
+        :raises callfs.errors.MetadataUnavailable: the metadata store, which knows them, doesn't answer.
+        """
+
+    def close() -> Deferred[None]:
+        """End all connections."""
 
 
 class BlobMissing(Exception):

@@ -17,6 +17,7 @@ from callfs.backends.interfaces import (
     Hasher,
     IBlobBackend,
     IBlobReader,
+    ICopyingBackend,
     IStagedBlob,
 )
 from callfs.deferreds import is_settled
@@ -47,6 +48,19 @@ class _MeasuredStagedBlob:
         return self._backend.measured("abort", self._staged.abort)
 
 
+@implementer(ICopyingBackend)
+class _MeasuredCopying:
+    """The copying of a backend that can."""
+
+    def __init__(self, copying: ICopyingBackend, backend: MeasuredBackend) -> None:
+        self._copying = copying
+        self._backend = backend
+
+    def copy(self, from_blob_id: str, to_blob_id: str) -> Deferred[BlobStat]:
+        """See :meth:`ICopyingBackend.copy`."""
+        return self._backend.measured("copy", lambda: self._copying.copy(from_blob_id, to_blob_id))
+
+
 @implementer(IBlobBackend)
 class MeasuredBackend:
     """
@@ -62,6 +76,11 @@ class MeasuredBackend:
         self._backend = backend
         self._observe = observe
         self._now_seconds = now_seconds
+
+    def __conform__(self, interface: object) -> object:
+        """Asked by zope.interface: it copies where the backend does."""
+        copying = ICopyingBackend(self._backend, None) if interface is ICopyingBackend else None
+        return None if copying is None else _MeasuredCopying(copying, self)
 
     def stage(
         self, blob_id: str, declared_size: int | None = None, hashers: Sequence[Hasher] = ()

@@ -18,6 +18,13 @@ COMMANDS = {
     "server": ("callfs.cli.server", "server", "Run the daemon; so does callfs alone."),
     "config": ("callfs.cli.config", "config", "Check the configuration, show it, or write a first one."),
     "metadata": ("callfs.cli.metadata", "metadata", "Move the metadata to another store."),
+    "cluster": (
+        "callfs.cli.cluster",
+        "cluster",
+        "The nodes that keep the metadata: join, status, remove, recover.",
+    ),
+    "node": ("callfs.cli.node", "node", "Take a node away."),
+    "replication": ("callfs.cli.replication", "replication", "Second copies: what waits, and what is missing."),
     "fsck": ("callfs.cli.fsck", "fsck", "Check that names and bytes fit together."),
 }
 """Every command: its module, its name there, and its line in the help text."""

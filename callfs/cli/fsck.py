@@ -24,7 +24,7 @@ from callfs.errors import CallFSError
 from callfs.metadata.commands import RegisterInstance
 from callfs.metadata.interfaces import IMetadataStore, StoreUnusable
 from callfs.metrics import Metrics
-from callfs.node import build_store
+from callfs.node_metadata import tool_store
 
 FAILURE_STATUS = 1
 _THREADS = 4
@@ -111,7 +111,7 @@ async def _run(reactor: Any, config: Config, options: Options) -> bool:
     root_path = config.backend.localfs_root_path
     assert root_path is not None
     root = RootFolder(root_path, secrets.token_bytes)
-    store = build_store(config, reactor, pool, Metrics(), read_only=not options.changes)
+    store = tool_store(config, reactor, pool, read_only=not options.changes)
     backend = LocalBackend(root_path, reactor=reactor, pool=pool, now=_instant, min_free_bytes=0)
     try:
         if options.changes:

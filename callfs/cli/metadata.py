@@ -21,8 +21,7 @@ from callfs.errors import CallFSError
 from callfs.metadata.interfaces import IMetadataStore, StoreUnusable
 from callfs.metadata.transfer import Counts
 from callfs.metadata.transfer_reading import Unreadable
-from callfs.metrics import Metrics
-from callfs.node import build_store, instant
+from callfs.node_metadata import instant, tool_store
 
 FAILURE_STATUS = 1
 _THREADS = 2
@@ -62,7 +61,8 @@ def export_command(file: str) -> None:
     async def job(store: IMetadataStore, reactor: Any, pool: ThreadPool) -> None:
         await store.open()
         statistics = await store.statistics()
-        total = statistics.files + statistics.directories + statistics.links + statistics.garbage
+        total = statistics.files + statistics.directories + statistics.links
+        total += statistics.garbage + statistics.replications
         with written(file) as stream, _progress("Exporting", total) as bar:
             counts = await export_metadata(store, stream.write, instant(), bar.update)
         click.echo(f"Exported {_described(counts)}.", err=True)
@@ -131,7 +131,7 @@ def _run(name: str, job: Job, read_only: bool) -> None:
 async def _ending(name: str, reactor: Any, config: Config, job: Job, read_only: bool) -> None:
     pool = ThreadPool(0, _THREADS, "callfs-metadata")
     pool.start()
-    store = build_store(config, reactor, pool, Metrics(), read_only=read_only)
+    store = tool_store(config, reactor, pool, read_only=read_only)
     try:
         await job(store, reactor, pool)
     except (CallFSError, StoreUnusable, Unreadable, Imperfect, _Failed, OSError) as error:
@@ -161,5 +161,6 @@ def _progress(label: str, total: int | None) -> Any:
 def _described(counts: Counts) -> str:
     return (
         f"{counts.inodes} files and directories, {counts.links} links, {counts.garbage} entries of the garbage "
-        f"queue, {counts.condemned} condemned blobs, {counts.instances} nodes"
+        f"queue, {counts.condemned} condemned blobs, {counts.instances} nodes, {counts.replications} copies to be "
+        "made"
     )

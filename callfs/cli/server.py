@@ -46,18 +46,23 @@ def run_server(path: Path | None, reached: Callable[[str], None] = _nothing) -> 
     """
     from twisted.internet import reactor
 
+    from callfs.recognition import CannotStart
     from callfs.service import NodeService
 
     loaded = loaded_configuration(path)
     observer = LogObserver(LogStream(STDOUT).write)
     globalLogBeginner.beginLoggingTo([observer], redirectStandardIO=False)
-    service = NodeService(
-        loaded,
-        reactor,
-        observer=observer,
-        reload=lambda: load(path, os.environ, Path.cwd()),
-        reached=reached,
-    )
+    try:
+        service = NodeService(
+            loaded,
+            reactor,
+            observer=observer,
+            reload=lambda: load(path, os.environ, Path.cwd()),
+            reached=reached,
+        )
+    except CannotStart as error:
+        click.echo(f"callfs server: {error}", err=True)
+        return FAILURE_STATUS
     reactor.addSystemEventTrigger("before", "shutdown", service.stopService)
     reactor.callWhenRunning(service.startService)
     reactor.run()

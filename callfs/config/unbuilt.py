@@ -14,9 +14,6 @@ from callfs.config.schema import Config
 
 SWITCHES: Mapping[str, tuple[str, Collection[Any]]] = {
     "server.protocol": ("TLS", ("auto", "http")),
-    "metadata_store.type": ("raft metadata", ("sqlite", "postgres", "redis")),
-    "backend.default_backend": ("the S3 backend", ("localfs",)),
-    "dlm.type": ("locks by raft", ("local", "redis")),
 }
 """Keys of which some values need a part that isn't there: the part, and the values that don't need it."""
 
@@ -25,12 +22,6 @@ SETTINGS: Mapping[str, str] = {
     "server.key_file": "TLS",
     "server.enable_quic": "HTTP/3",
     "server.quic_listen_addr": "HTTP/3",
-    "backend.garbage_delay": "the S3 backend or erasure coding, which alone have use for it,",
-    "backend.s3_": "the S3 backend",
-    "backend.internal_proxy_": "a cluster of several nodes",
-    "raft.": "raft",
-    "ha.": "replication",
-    "instance_discovery.peer_endpoints": "a cluster of several nodes",
     "erasure.": "erasure coding",
 }
 """Keys, or what keys begin with, that have no effect without a part that isn't there."""

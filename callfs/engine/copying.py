@@ -7,18 +7,23 @@ from contextlib import aclosing
 
 from twisted.logger import Logger
 
-from callfs.backends.interfaces import IBlobReader
-from callfs.engine.messages import ExpectedDigest, Upload
+from callfs.backends.interfaces import BlobMissing, IBlobReader, ICopyingBackend
+from callfs.deferreds import returns_deferred
+from callfs.engine.admission import check_create, new_file_placement
+from callfs.engine.arrangement import copy_at
+from callfs.engine.blobcopy import PIECE_BYTES, discard
+from callfs.engine.messages import ExpectedDigest, OpenFile, Upload
+from callfs.engine.naming import name_content, write_placements
 from callfs.engine.ports import Ports
-from callfs.engine.read import content, open_file
-from callfs.engine.write import create_file
+from callfs.engine.read import content, open_file, stat
+from callfs.engine.routing import backend_type
+from callfs.engine.write import create_file, creation
 from callfs.errors import ChecksumMismatch, PeerUnavailable
+from callfs.identifiers import new_blob_id
 from callfs.metadata.commands import Written
-from callfs.model import Preconditions, Principal
+from callfs.model import BlobRef, Inode, Preconditions, Principal
 
 _log = Logger()
-
-PIECE_BYTES = 1 << 20
 
 
 async def copy_file(
@@ -27,34 +32,87 @@ async def copy_file(
     """
     See :meth:`callfs.engine.filesystem.Filesystem.copy_file`.
 
-    The source is opened first, so that the copy is what the source was at one moment; its digest is the one that
-    the copy has to have.
+    The copy is what the source was at one moment; its digest is the one that the copy has to have.
     """
+    copied = await _copied_in_place(ports, principal, source, path, preconditions, backend)
+    if copied is not None:
+        return copied
     opened = await open_file(ports, principal, source)
-    blob = content(opened.inode)
+    try:
+        return await _streamed(ports, principal, opened, path, preconditions, backend)
+    finally:
+        opened.reader.close()
+
+
+async def _copied_in_place(
+    ports: Ports, principal: Principal, source: str, path: str, preconditions: Preconditions, backend: str | None
+) -> Written | None:
+    """Let the backend copy where one has the source and shall have the copy; ``None`` where it can't."""
+    inode = await stat(ports, principal, source)
+    blob = content(inode)
+    upload = _upload(inode, b"", preconditions, backend)
+    placements = write_placements(ports, new_file_placement(ports, upload))
+    own, there = ports.own_blobs(placements[0]), copy_at(blob, placements[0])
+    copying = None if own is None else ICopyingBackend(own, None)
+    if copying is None or there is None or len(placements) > 1:
+        return None
+    await check_create(ports, principal, path, upload)
+    copy = BlobRef(new_blob_id(ports.now(), ports.token_bytes), blob.size, blob.sha256, there.placement)
+
+    @returns_deferred
+    async def finish() -> Written | None:
+        try:
+            made = await copying.copy(there.id, copy.id)
+        except BlobMissing:
+            return None
+        if made.size != copy.size:
+            await discard(ports, copy)
+            return None
+        return await name_content(ports, path, copy, creation(ports, principal, path, upload, inode.content_id))
+
+    written = await ports.unattended.shield(finish())
+    if written is not None:
+        ports.metrics.file_operation("read", backend_type(inode))
+    return written
+
+
+async def _streamed(
+    ports: Ports,
+    principal: Principal,
+    opened: OpenFile,
+    path: str,
+    preconditions: Preconditions,
+    backend: str | None,
+) -> Written:
+    inode = opened.inode
     try:
         async with aclosing(_pieces(opened.reader)) as body:
-            upload = Upload(
-                body=body,
-                max_size=blob.size,
-                declared_size=blob.size,
-                content_type=opened.inode.content_type,
-                digests=(ExpectedDigest("sha256", blob.sha256),),
-                preconditions=preconditions,
-                backend=backend,
-            )
-            return await create_file(ports, principal, path, upload, opened.inode.content_id)
+            upload = _upload(inode, body, preconditions, backend)
+            return await create_file(ports, principal, path, upload, inode.content_id)
     except ChecksumMismatch:
         ports.metrics.error("engine", "blob_checksum_mismatch")
         _log.critical(
             "the blob {blob_id} of {path} isn't what was stored: its digest has changed",
             event="blob_checksum_mismatch",
-            path=source,
-            blob_id=blob.id,
+            path=inode.path,
+            blob_id=content(inode).id,
         )
-        raise PeerUnavailable(f"the bytes of {source} aren't as they were stored") from None
-    finally:
-        opened.reader.close()
+        raise PeerUnavailable(f"the bytes of {inode.path} aren't as they were stored") from None
+
+
+def _upload(
+    inode: Inode, body: AsyncGenerator[bytes, None] | bytes, preconditions: Preconditions, backend: str | None
+) -> Upload:
+    blob = content(inode)
+    return Upload(
+        body=body,
+        max_size=blob.size,
+        declared_size=blob.size,
+        content_type=inode.content_type,
+        digests=(ExpectedDigest("sha256", blob.sha256),),
+        preconditions=preconditions,
+        backend=backend,
+    )
 
 
 async def _pieces(reader: IBlobReader) -> AsyncGenerator[bytes, None]:

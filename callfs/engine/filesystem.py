@@ -8,25 +8,34 @@ from collections.abc import Callable, Mapping, Sequence
 
 from twisted.internet.interfaces import IReactorTime
 
-from callfs.backends.interfaces import IBlobBackend
-from callfs.engine import copying, directories, links, listing, read, write
+from callfs.backends.interfaces import IBlobBackend, IPeers
+from callfs.engine import copying, directories, drain, links, listing, read, replicas, write
 from callfs.engine import move as moving
 from callfs.engine import remove as removing
+from callfs.engine.alone import Alone
 from callfs.engine.chance import DrawnAhead
+from callfs.engine.drain import DrainProgress
 from callfs.engine.messages import ExpectedDigest, IssuedLink, MoveRequest, OpenFile, Page, Upload
-from callfs.engine.ports import FileMetrics, Ports, ignore
+from callfs.engine.ports import FileMetrics, Ports, ignore, nobody
+from callfs.engine.replicas import ReplicaScan
 from callfs.engine.settings import EngineSettings
 from callfs.identifiers import TokenBytes
 from callfs.locks.interfaces import ILockService
 from callfs.metadata.commands import Written
 from callfs.metadata.interfaces import IMetadataStore
-from callfs.model import NO_PRECONDITIONS, Inode, Preconditions, Principal
+from callfs.model import NO_PRECONDITIONS, Inode, Placement, Preconditions, Principal
 
-__all__ = ["ExpectedDigest", "Filesystem", "IssuedLink", "MoveRequest", "OpenFile", "Page", "Upload"]
-
-
-def _nobody() -> None:
-    """Told about garbage where no janitor runs."""
+__all__ = [
+    "DrainProgress",
+    "ExpectedDigest",
+    "Filesystem",
+    "IssuedLink",
+    "MoveRequest",
+    "OpenFile",
+    "Page",
+    "ReplicaScan",
+    "Upload",
+]
 
 
 class Filesystem:
@@ -42,7 +51,9 @@ class Filesystem:
     :param clock: for time limits.
     :param token_bytes: chance, for new ids and tokens.
     :param link_secrets: the first signs links, all are accepted.
+    :param peers: the other nodes; ``None`` for a node that is the only one.
     :param garbage_made: called when a command may have queued garbage; the janitor's ``kick``.
+    :param copies_ordered: called when a command may have ordered a second copy; the replicator's ``kick``.
     :param reached: called at named points of a write; a test can end the process there.
     """
 
@@ -58,13 +69,16 @@ class Filesystem:
         token_bytes: TokenBytes,
         metrics: FileMetrics,
         link_secrets: Sequence[bytes],
-        garbage_made: Callable[[], None] = _nobody,
+        peers: IPeers | None = None,
+        garbage_made: Callable[[], None] = nobody,
+        copies_ordered: Callable[[], None] = nobody,
         reached: Callable[[str], None] = ignore,
     ) -> None:
         self._tokens = links.LinkTokens(link_secrets)
         self._ports = Ports(
             metadata=metadata,
             backends=backends,
+            peers=peers or Alone(settings.instance_id),
             locks=locks,
             settings=settings,
             now=now,
@@ -72,6 +86,7 @@ class Filesystem:
             token_bytes=DrawnAhead(token_bytes),
             metrics=metrics,
             garbage_made=garbage_made,
+            copies_ordered=copies_ordered,
             reached=reached,
         )
 
@@ -92,7 +107,10 @@ class Filesystem:
         self._tokens.replace_secrets(link_secrets)
 
     async def api_endpoint(self, instance_id: str) -> str | None:
-        """The base URL of a node as it registered it; ``None`` for a node that never did."""
+        """The base URL of a node as its peers know it, or as it is registered; ``None``: nobody knows it."""
+        known = await self._ports.peers.known()
+        if instance_id in known:
+            return known[instance_id] or None
         endpoints = {instance.id: instance.api_endpoint for instance in await self._ports.metadata.instances()}
         return endpoints.get(instance_id)
 
@@ -142,7 +160,17 @@ class Filesystem:
         return await directories.create_directory(self._ports, principal, path, preconditions)
 
     async def move(self, principal: Principal, request: MoveRequest) -> Inode:
-        """Rename, move, relocate, set attributes; errors of :class:`callfs.metadata.commands.Move`."""
+        """
+        Rename, move, relocate, set attributes; errors of :class:`callfs.metadata.commands.Move`.
+
+        Bytes travel before the names change, file by file; a request that failed on the way goes on where it was.
+
+        :raises callfs.errors.BadRequest: besides, the backend or the instance isn't known, or all is there already
+            and nothing else is asked for.
+        :raises callfs.errors.PermissionDenied: besides, bytes would have to travel that belong to another.
+        :raises callfs.errors.PeerUnavailable: bytes can't be read, or the place can't be reached.
+        :raises callfs.errors.InsufficientStorage: there is no room.
+        """
         return await moving.move(self._ports, principal, request)
 
     async def remove(
@@ -200,3 +228,41 @@ class Filesystem:
         Errors as :meth:`look_up_link`; and :class:`callfs.errors.PeerUnavailable`, which leaves the link unused.
         """
         return await links.redeem(self._ports, self._tokens, token)
+
+    async def drain_batch(
+        self, instance_id: str, target: Placement | None, after: str = "", limit: int = 64
+    ) -> DrainProgress:
+        """
+        Relocate some of what a node's local disk holds, first copies and second ones; administrators' work.
+
+        Whoever drains a node calls this until ``after`` is ``None``, and again from the beginning until nothing was
+        there: new files may have come meanwhile. What breaks off is done again by the next call.
+
+        :param instance_id: the node, which may be down if what it has can be read elsewhere.
+        :param target: where it goes; ``None``: to all other known nodes in equal parts.
+        :param after: what the batch before returned.
+        :raises callfs.errors.BadRequest: the target isn't another known node, or a backend that this node has; or
+            nobody knows the node, and nothing is there.
+        :raises callfs.errors.MetadataUnavailable: the store doesn't answer.
+        """
+        return await drain.drain_batch(self._ports, instance_id, target, after, limit)
+
+    async def forget_instance(self, instance_id: str) -> int:
+        """
+        Forget a node that was taken away for good.
+
+        :return: how many blobs on its disk were still to be deleted.
+        :raises callfs.errors.BadRequest: it is this node.
+        :raises callfs.errors.Conflict: files have copies on it still, or second copies are queued there.
+        """
+        return await drain.forget_instance(self._ports, instance_id)
+
+    async def scan_replicas(self, after: str = "", limit: int = 1000, queue: bool = False) -> ReplicaScan:
+        """
+        Look through some of all files for those that lack their second copy; administrators' work.
+
+        :param after: what the page before returned.
+        :param queue: have the missing ones made; one that is queued already is tried at once.
+        :raises callfs.errors.MetadataUnavailable: the store doesn't answer.
+        """
+        return await replicas.scan_replicas(self._ports, after, limit, queue)

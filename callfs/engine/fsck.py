@@ -14,8 +14,9 @@ from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from callfs.backends.interfaces import BlobMissing, IBlobBackend, IBlobReader
+from callfs.engine.arrangement import without
 from callfs.engine.judgement import Verdict, judge
-from callfs.engine.routing import backend_of, is_reachable
+from callfs.engine.routing import backend_of, is_own
 from callfs.engine.settings import microseconds
 from callfs.engine.sweep import (
     SweepMetrics,
@@ -27,7 +28,7 @@ from callfs.engine.sweep import (
     unnamed_blobs,
 )
 from callfs.errors import CallFSError
-from callfs.metadata.commands import Remove
+from callfs.metadata.commands import Relocate, Remove
 from callfs.metadata.interfaces import IMetadataStore
 from callfs.model import ROOT_USER, BlobRef, Preconditions, Principal
 
@@ -46,7 +47,6 @@ class FindingKind(enum.Enum):
     WRONG_SIZE = "wrong_size"
     WRONG_CHECKSUM = "wrong_checksum"
     UNREADABLE_BLOB = "unreadable_blob"
-    ELSEWHERE = "elsewhere"
     UNNAMED_BLOB = "unnamed_blob"
     STORE = "store"
 
@@ -121,7 +121,11 @@ class ConsistencyCheck:
             yield Finding(kind=FindingKind.STORE, detail=detail)
 
     async def files(self) -> Report:
-        """Every file: is its blob there, is it as long, and with ``deep`` the same, as it should be?"""
+        """
+        Every file: is its blob there, is it as long, and with ``deep`` the same, as it should be?
+
+        What other nodes have on their disks is for them to check.
+        """
         total = (await self._metadata.statistics()).files
         checked, after = 0, ""
         while page := await self._metadata.list_blobs(after, PAGE):
@@ -175,8 +179,8 @@ class ConsistencyCheck:
         return None
 
     async def _check_blob(self, blob: BlobRef) -> tuple[FindingKind, str] | None:
-        if not is_reachable(blob.placement, self._instance_id, self._backends):
-            return FindingKind.ELSEWHERE, f"blob {blob.id} is on another node or backend: not checked"
+        if not is_own(blob.placement, self._instance_id, self._backends):
+            return None
         backend = backend_of(blob.placement)
         try:
             size, sha256 = await self._measure(self._backends[backend], blob)
@@ -287,23 +291,37 @@ class Repair:
 
     async def remove_file(self, finding: Finding) -> bool:
         """
-        Remove a file whose bytes are lost, if it is still the file that was found.
+        Remove a file whose bytes are lost, if it is still the file that was found; of one that has other copies
+        only the name of the lost copy goes.
 
         :return: whether it was.
-        :raises callfs.errors.CallFSError: as :class:`callfs.metadata.commands.Remove`.
+        :raises callfs.errors.CallFSError: as :class:`callfs.metadata.commands.Remove` and
+            :class:`callfs.metadata.commands.Relocate`.
         """
         inode = None if finding.path is None else await self._metadata.get(finding.path)
         if inode is None or inode.blob is None or inode.etag is None:
             return False
-        if finding.blob_id not in {copy.id for copy in inode.blob.copies()}:
+        copies = inode.blob.copies()
+        if finding.blob_id not in {copy.id for copy in copies}:
             return False
-        at = self._now()
-        command = Remove(
+        at, root = self._now(), Principal(ROOT_USER, is_admin=True)
+        if len(copies) > 1:
+            forget = Relocate(
+                at=at,
+                principal=root,
+                inode_id=inode.id,
+                expected_blob_ids=tuple(copy.id for copy in copies),
+                blob=without(inode.blob, finding.blob_id),
+                garbage_not_before_at=at,
+            )
+            await self._metadata.apply(forget)
+            return True
+        remove = Remove(
             at=at,
-            principal=Principal(ROOT_USER, is_admin=True),
+            principal=root,
             path=inode.path,
             garbage_not_before_at=at,
             preconditions=Preconditions(if_match=(inode.etag,)),
         )
-        await self._metadata.apply(command)
+        await self._metadata.apply(remove)
         return True

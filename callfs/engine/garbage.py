@@ -104,6 +104,9 @@ class GarbageQueue:
             return []
         limit = BATCH + len(self._retries)
         page = await self._metadata.garbage(self._now(), self._name, self._instance_id, limit)
+        if len(page) < limit:
+            # That was the whole queue: what another node has deleted meanwhile isn't waited for.
+            self._retries = {row.id: self._retries[row.id] for row in page if row.id in self._retries}
         due = [row for row in page if row.id not in self._retries or self._retries[row.id].due_seconds <= seconds]
         return due[:BATCH]
 

@@ -1,7 +1,13 @@
-"""The background work of a node: garbage, links, abandoned stages, the sweep."""
+"""
+The background work of a node: garbage, links, abandoned stages, the sweep.
+
+What is on a node's own disk that node looks after alone. For shared storage every node works: on the garbage queue
+all at once, which at worst deletes a blob twice, on the sweep one after the other, each with its own memory.
+"""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Protocol
 
@@ -17,6 +23,8 @@ from callfs.engine.garbage import GarbageMetrics, GarbageQueue
 from callfs.engine.routing import LOCAL_BACKEND
 from callfs.engine.settings import JanitorSettings, microseconds
 from callfs.engine.sweep import Sweep, SweepMetrics
+from callfs.errors import MetadataUnavailable, ResourceLocked
+from callfs.locks.interfaces import ILockService
 from callfs.metadata.commands import PurgeLinks
 from callfs.metadata.interfaces import IMetadataStore
 
@@ -53,6 +61,7 @@ class Janitor(Service):
 
     :param metadata: open.
     :param backends: this node's, by name.
+    :param locks: where the nodes take turns with what they share; ``None``: what is shared isn't swept.
     :param now: the wall clock, an instant.
     :param clock: drives the turns.
     """
@@ -66,8 +75,10 @@ class Janitor(Service):
         now: Callable[[], int],
         clock: IReactorTime,
         metrics: JanitorMetrics,
+        locks: ILockService | None = None,
     ) -> None:
         self._metadata = metadata
+        self._locks = locks
         self._backends = backends
         self._settings = settings
         self._now = now
@@ -78,7 +89,7 @@ class Janitor(Service):
         self._kicked: IDelayedCall | None = None
         self._draining = DeferredLock()
         self._queues = [self._queue(name, backend) for name, backend in backends.items()]
-        self._sweeps = [self._sweep(backend) for name, backend in backends.items() if name == LOCAL_BACKEND]
+        self._sweeps = {name: self._sweep(backend) for name, backend in backends.items()}
 
     def _queue(self, name: str, backend: IBlobBackend) -> GarbageQueue:
         return GarbageQueue(
@@ -158,6 +169,14 @@ class Janitor(Service):
     async def _guarded(self, work: str, turn: Callable[[], Awaitable[None]]) -> None:
         try:
             await turn()
+        except MetadataUnavailable as error:
+            self._metrics.error("janitor", type(error).__name__)
+            _log.warn(
+                "the janitor's work on {work} has to wait: {reason}",
+                event="janitor_failed",
+                work=work,
+                reason=error.message,
+            )
         except Exception as error:
             self._metrics.error("janitor", type(error).__name__)
             _log.failure(
@@ -198,15 +217,36 @@ class Janitor(Service):
                 return
 
     async def _remove_stale_staged(self) -> None:
+        for name in self._backends:
+            await self._guarded("staging", functools.partial(self._remove_stale_staged_of, name))
+
+    async def _remove_stale_staged_of(self, name: str) -> None:
         before_at = self._now() - microseconds(self._settings.staged_age_seconds)
-        for name, backend in self._backends.items():
-            removed = await backend.remove_stale_staged(before_at)
-            self._metrics.staged_removed(name, removed)
+        self._metrics.staged_removed(name, await self._backends[name].remove_stale_staged(before_at))
 
     async def _put_back(self) -> None:
-        for sweep in self._sweeps:
-            await sweep.put_back_named()
+        await self._each_sweep(lambda sweep: sweep.put_back_named())
 
     async def _sweep_all(self) -> None:
-        for sweep in self._sweeps:
-            await sweep.run()
+        await self._each_sweep(lambda sweep: sweep.run())
+
+    async def _each_sweep(self, act: Callable[[Sweep], Awaitable[None]]) -> None:
+        for name, sweep in self._sweeps.items():
+            await self._guarded("the sweep", functools.partial(self._in_turn, name, functools.partial(act, sweep)))
+
+    async def _in_turn(self, name: str, act: Callable[[], Awaitable[None]]) -> None:
+        """Act now, but on shared storage only if no other node does; it has its turn the next time."""
+        if name == LOCAL_BACKEND:
+            await act()
+            return
+        if self._locks is None:
+            return
+        try:
+            leases = await self._locks.acquire((f"sweep:{name}",), 0.0)
+        except ResourceLocked:
+            return
+        try:
+            await act()
+        finally:
+            for lease in leases:
+                await lease.release()

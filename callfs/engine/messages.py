@@ -23,20 +23,30 @@ class Upload:
     """
     New content under way.
 
-    :param body: the bytes; its first step is taken only when access and preconditions are decided. It raises what
-        :class:`callfs.web.messages.Body` says; nothing is stored then.
+    :param body: the bytes, where they are in memory already; else what brings them. Its first step is taken only
+        when access and preconditions are decided. It raises what :class:`callfs.web.messages.Body` says; nothing is
+        stored then.
     :param declared_size: bytes, when known beforehand.
     :param max_size: over it the upload fails with ``PayloadTooLarge``.
     :param backend: for a new file: where its bytes shall go; ``None`` the configured default.
     """
 
-    body: AsyncIterator[bytes]
+    body: bytes | AsyncIterator[bytes]
     max_size: int
     declared_size: int | None = None
     content_type: str | None = None
     digests: tuple[ExpectedDigest, ...] = ()
     preconditions: Preconditions = NO_PRECONDITIONS
     backend: str | None = None
+
+    def pieces(self) -> AsyncIterator[bytes]:
+        """The bytes, none of the pieces empty."""
+        return _piece(self.body) if isinstance(self.body, bytes) else self.body
+
+
+async def _piece(data: bytes) -> AsyncIterator[bytes]:
+    if data:
+        yield data
 
 
 @dataclass(frozen=True)

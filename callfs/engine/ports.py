@@ -7,25 +7,35 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
-from callfs.backends.interfaces import IBlobBackend
+from callfs.backends.interfaces import IBlobBackend, IPeers
 from callfs.deferreds import returns_deferred
 from callfs.engine.claims import claimed
+from callfs.engine.routing import backend_of, holder
 from callfs.engine.settings import EngineSettings, microseconds
 from callfs.engine.unattended import UnattendedWork
-from callfs.errors import BadRequest
+from callfs.errors import BadRequest, PeerUnavailable
 from callfs.identifiers import TokenBytes, new_inode_id
 from callfs.locks.interfaces import ILease, ILockService
 from callfs.metadata.interfaces import IMetadataStore
 from callfs.metrics import FileOperation
+from callfs.model import LocalPlacement, Placement
 from callfs.paths import depth
 
 _log = Logger()
 
 
-class FileMetrics(Protocol):
+class ErrorMetrics(Protocol):
+    """Who counts what goes wrong."""
+
+    def error(self, component: str, error_type: str) -> None:
+        """Something went wrong that isn't the client's fault."""
+
+
+class FileMetrics(ErrorMetrics, Protocol):
     """Who counts what the engine does."""
 
     def file_operation(self, operation: FileOperation, backend_type: str) -> None:
@@ -37,37 +47,55 @@ class FileMetrics(Protocol):
     def upload_ended(self) -> None:
         """A started body is complete, or broke off."""
 
-    def error(self, component: str, error_type: str) -> None:
-        """Something went wrong that isn't the client's fault."""
-
 
 def ignore(_point: str) -> None:
     """The failpoint of a daemon that isn't under test."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Ports:
-    """
-    The collaborators of every flow.
+def nobody() -> None:
+    """Told about work where nobody does it."""
 
-    :param backends: by name, as requests and ``X-CallFS-Backend`` call them.
+
+@dataclass(frozen=True, kw_only=True)
+class Storage:
+    """
+    What names and bytes are reached through: the collaborators of everything that copies.
+
+    :param backends: this node's own, by name, as requests and ``X-CallFS-Backend`` call them.
+    :param peers: the other nodes.
     :param now: the wall clock, an instant.
-    :param garbage_made: called when a command may have queued garbage for this node.
     :param reached: called at named points of a flow; a test can end the process there.
     :param unattended: shields what must go on to its end.
     """
 
     metadata: IMetadataStore
     backends: Mapping[str, IBlobBackend]
-    locks: ILockService
+    peers: IPeers
     settings: EngineSettings
     now: Callable[[], int]
     clock: IReactorTime
     token_bytes: TokenBytes
-    metrics: FileMetrics
-    garbage_made: Callable[[], None]
+    metrics: ErrorMetrics
     reached: Callable[[str], None] = ignore
     unattended: UnattendedWork = field(default_factory=UnattendedWork)
+
+    def own_blobs(self, placement: Placement) -> IBlobBackend | None:
+        """The backend of this node that has the blobs of a placement; ``None`` when none has."""
+        here = self.settings.instance_id
+        return self.backends.get(backend_of(placement)) if holder(placement, here) == here else None
+
+    def blobs_at(self, placement: Placement) -> Deferred[IBlobBackend]:
+        """
+        The one way from a placement to its blobs: a backend of this node, or another node.
+
+        :raises callfs.errors.PeerUnavailable: the placement can't be reached from here, or not just now.
+        """
+        own = self.own_blobs(placement)
+        if own is not None:
+            return succeed(own)
+        if isinstance(placement, LocalPlacement) and placement.instance_id != self.settings.instance_id:
+            return self.peers.blobs(placement.instance_id)
+        return fail(PeerUnavailable(f"this node has no backend {backend_of(placement)}"))
 
     def known_backend(self, name: str) -> str:
         """
@@ -79,13 +107,28 @@ class Ports:
             raise BadRequest(f"there is no backend {name!r} here; known are: {', '.join(sorted(self.backends))}")
         return name
 
-    def parent_ids(self, path: str) -> tuple[str, ...]:
-        """New inode ids, enough for every directory above ``path``."""
-        return tuple(new_inode_id(self.token_bytes) for _ in range(depth(path)))
-
     def garbage_not_before(self, at: int) -> int:
         """When bytes that become garbage at the instant ``at`` may be deleted where readers need them still."""
         return at + microseconds(self.settings.garbage_delay_seconds)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ports(Storage):
+    """
+    The collaborators of every flow.
+
+    :param garbage_made: called when a command may have queued garbage for this node.
+    :param copies_ordered: called when a command may have ordered a second copy.
+    """
+
+    locks: ILockService
+    metrics: FileMetrics
+    garbage_made: Callable[[], None]
+    copies_ordered: Callable[[], None] = nobody
+
+    def parent_ids(self, path: str) -> tuple[str, ...]:
+        """New inode ids, enough for every directory above ``path``."""
+        return tuple(new_inode_id(self.token_bytes) for _ in range(depth(path)))
 
 
 @asynccontextmanager

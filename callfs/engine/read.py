@@ -6,13 +6,11 @@ from collections.abc import Awaitable, Callable
 
 from twisted.logger import Logger
 
-from callfs.backends.interfaces import BlobMissing, IBlobReader
-from callfs.deferreds import with_timeout
 from callfs.engine.access import may_read
-from callfs.engine.claims import claimed
 from callfs.engine.messages import OpenFile
+from callfs.engine.opening import Gone, Unreadable, open_blob
 from callfs.engine.ports import Ports
-from callfs.engine.routing import Source, backend_type, sources
+from callfs.engine.routing import backend_type
 from callfs.errors import FileNotFound, NotADirectory, NotAFile, PeerUnavailable, PermissionDenied
 from callfs.model import BlobRef, Inode, Principal
 
@@ -20,14 +18,6 @@ _log = Logger()
 
 LOOKUPS = 8
 """How often a file may change between the look at its inode and the opening of its blob, in a row."""
-
-
-class _Unreadable(Exception):
-    """No copy of a blob that this node knows of could be opened."""
-
-
-class _Gone(_Unreadable):
-    """Each of them is missing: the file may have got other content meanwhile."""
 
 
 async def stat(ports: Ports, principal: Principal, path: str, directory_expected: bool = False) -> Inode:
@@ -60,7 +50,7 @@ async def open_file(ports: Ports, principal: Principal, path: str, directory_exp
 
 async def open_found(ports: Ports, find: Callable[[], Awaitable[Inode]]) -> OpenFile:
     """
-    Open the file that ``find`` finds; when its blob went before the first byte, find it again.
+    Open the file that ``find`` finds; when its copies went elsewhere before the first byte, find it again.
 
     :param find: looks the inode up; what it raises is passed on.
     :raises callfs.errors.NotAFile: it found a directory.
@@ -70,11 +60,11 @@ async def open_found(ports: Ports, find: Callable[[], Awaitable[Inode]]) -> Open
     for _ in range(LOOKUPS):
         blob = content(inode)
         try:
-            return OpenFile(inode, await _open_blob(ports, inode, blob))
-        except _Unreadable as unreadable:
+            return OpenFile(inode, await open_blob(ports, inode.path, blob))
+        except Unreadable as unreadable:
             failure = unreadable
         inode = await find()
-        if inode.blob is not None and inode.blob.id == blob.id:
+        if inode.blob == blob:
             raise _unavailable(ports, inode, blob, failure)
     raise PeerUnavailable(f"{inode.path} is being replaced faster than it can be opened")
 
@@ -90,9 +80,9 @@ def content(inode: Inode) -> BlobRef:
     return inode.blob
 
 
-def _unavailable(ports: Ports, inode: Inode, blob: BlobRef, failure: _Unreadable) -> PeerUnavailable:
+def _unavailable(ports: Ports, inode: Inode, blob: BlobRef, failure: Unreadable) -> PeerUnavailable:
     """Bytes that metadata knows and no backend has are the worst that can happen: say so loudly."""
-    if isinstance(failure, _Gone):
+    if isinstance(failure, Gone):
         ports.metrics.error("engine", "blob_missing")
         _log.critical(
             "the bytes of {path} are missing: blob {blob_id}",
@@ -101,43 +91,3 @@ def _unavailable(ports: Ports, inode: Inode, blob: BlobRef, failure: _Unreadable
             blob_id=blob.id,
         )
     return PeerUnavailable(f"the bytes of {inode.path} can't be read just now")
-
-
-async def _open_blob(ports: Ports, inode: Inode, blob: BlobRef) -> IBlobReader:
-    """Open the first copy that can be opened."""
-    candidates = sources(blob, ports.settings.instance_id, ports.backends)
-    missing = 0
-    for source in candidates:
-        try:
-            return await _open_source(ports, inode, source)
-        except BlobMissing:
-            missing += 1
-        except PeerUnavailable:
-            continue
-    # A copy out of this node's reach may well be there: only when all are known to be missing the blob is gone.
-    raise _Gone if missing == len(blob.copies()) else _Unreadable
-
-
-async def _open_source(ports: Ports, inode: Inode, source: Source) -> IBlobReader:
-    opening = claimed(ports.backends[source.backend].open(source.blob.id), lambda reader: reader.close())
-    if not opening.called:
-        opening = with_timeout(
-            opening,
-            ports.settings.file_op_timeout_seconds,
-            ports.clock,
-            lambda: PeerUnavailable("the backend doesn't answer"),
-        )
-    reader = await opening
-    if reader.size == source.blob.size:
-        return reader
-    reader.close()
-    ports.metrics.error("engine", "blob_size_mismatch")
-    _log.critical(
-        "the blob {blob_id} of {path} has {found} bytes instead of {expected}",
-        event="blob_size_mismatch",
-        path=inode.path,
-        blob_id=source.blob.id,
-        found=reader.size,
-        expected=source.blob.size,
-    )
-    raise PeerUnavailable(f"the bytes of {inode.path} aren't as they were stored")

@@ -3,20 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Container
-from typing import NamedTuple
 
 from callfs.model import BlobRef, Inode, LocalPlacement, Placement, S3Placement
 
 LOCAL_BACKEND = "localfs"
 S3_BACKEND = "s3"
 METADATA_ONLY = "metadata"
-
-
-class Source(NamedTuple):
-    """A copy of some content, and the backend of this node that can read it."""
-
-    backend: str
-    blob: BlobRef
 
 
 def backend_of(placement: Placement) -> str:
@@ -38,23 +30,26 @@ def holder(placement: Placement, instance_id: str) -> str:
     return placement.instance_id if isinstance(placement, LocalPlacement) else instance_id
 
 
-def is_reachable(placement: Placement, instance_id: str, backends: Container[str]) -> bool:
-    """Whether this node can get at the bytes of a placement."""
+def is_own(placement: Placement, instance_id: str, backends: Container[str]) -> bool:
+    """Whether the bytes of a placement are in a backend of this node, shared ones included."""
     return holder(placement, instance_id) == instance_id and backend_of(placement) in backends
 
 
-def sources(blob: BlobRef, instance_id: str, backends: Container[str]) -> tuple[Source, ...]:
+def is_reachable(placement: Placement, instance_id: str, backends: Container[str]) -> bool:
+    """Whether this node can get at the bytes of a placement: by itself, or by asking the node that holds them."""
+    return holder(placement, instance_id) != instance_id or backend_of(placement) in backends
+
+
+def sources(blob: BlobRef, instance_id: str, backends: Container[str]) -> tuple[BlobRef, ...]:
     """
-    The copies that this node can read, in the order in which they are to be tried: the first copy, then replicas.
+    The copies that this node can read, in the order in which they are to be tried: what is on its own disk, then
+    the first copy, then replicas.
 
     :param instance_id: this node.
     :param backends: the names of this node's backends.
     """
-    return tuple(
-        Source(backend_of(copy.placement), copy)
-        for copy in blob.copies()
-        if is_reachable(copy.placement, instance_id, backends)
-    )
+    reachable = [copy for copy in blob.copies() if is_reachable(copy.placement, instance_id, backends)]
+    return tuple(sorted(reachable, key=lambda copy: copy.placement != LocalPlacement(instance_id)))
 
 
 def placement_for(backend: str, instance_id: str) -> Placement:

@@ -25,12 +25,18 @@ class EngineSettings:
     :param file_op_timeout_seconds: ``server.file_op_timeout``: waiting for a lock, or for a blob to open.
     :param garbage_delay_seconds: ``backend.garbage_delay``: how long bytes that aren't on a local disk outlive
         their file.
+    :param replica_backend: ``ha.replica_backend`` when ``ha.replication_enabled``: where second copies go; of a
+        file whose first copy is on such a backend there is none.
+    :param require_replica_success: ``ha.require_replica_success``: a write makes the second copy itself, and fails
+        when it can't.
     """
 
     instance_id: str
     default_backend: str = "localfs"
     file_op_timeout_seconds: float = 10.0
     garbage_delay_seconds: float = _HOUR_SECONDS
+    replica_backend: str | None = None
+    require_replica_success: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +45,8 @@ class JanitorSettings:
     Periods of the background work; none is shorter than what safety needs.
 
     :param instance_id: the node whose blobs are looked after.
-    :param garbage_interval_seconds: how often the garbage queue is looked at without being told.
+    :param garbage_interval_seconds: how often the garbage queue is looked at without being told: so long do bytes
+        stay on a disk that were removed through another node.
     :param statistics_interval_seconds: how often the store is asked what it holds, which takes it a while.
     :param link_purge_interval_seconds: how often spent links are forgotten.
     :param used_link_age_seconds: how long a used link is remembered as used.
@@ -52,7 +59,7 @@ class JanitorSettings:
     """
 
     instance_id: str
-    garbage_interval_seconds: float = 60.0
+    garbage_interval_seconds: float = 10.0
     statistics_interval_seconds: float = 300.0
     link_purge_interval_seconds: float = 300.0
     used_link_age_seconds: float = _DAY_SECONDS

@@ -45,13 +45,13 @@ MAX_CANDIDATES = 10_000
 class SweepMetrics(Protocol):
     """Who counts what the sweep finds and does."""
 
-    def sweep_passed(self, unnamed: int) -> None:
+    def sweep_passed(self, unnamed: int, backend_type: str) -> None:
         """A pass is complete."""
 
     def sweep_blobs(self, finding: SweepFinding, count: int) -> None:
         """What was done with so many blobs."""
 
-    def sweep_alarm(self, raised: bool) -> None:
+    def sweep_alarm(self, raised: bool, backend_type: str) -> None:
         """Whether the sweep is stopped because too many blobs look unnamed."""
 
     def error(self, component: str, error_type: str) -> None:
@@ -152,9 +152,9 @@ class _Pass:
 
 class Sweep:
     """
-    The sweep over this node's own blobs.
+    The sweep over the blobs of one backend, by one node at a time.
 
-    :param backend: whose blobs nobody but this node stores and deletes.
+    :param backend: whose blobs this node alone stores and deletes; or a shared one, whose sweep it has to itself.
     :param now: the wall clock, an instant.
     :param clock: measures the time between passes.
     :param stopping: asked between pages whether to leave off.
@@ -192,9 +192,9 @@ class Sweep:
             condemned = await self._recently_condemned()
         except _Stopped:
             return
-        self._metrics.sweep_passed(found.unnamed_count)
+        self._metrics.sweep_passed(found.unnamed_count, self._backend.name)
         verdict = judge(found.judged, found.unnamed_count)
-        self._metrics.sweep_alarm(verdict is Verdict.ALARMING)
+        self._metrics.sweep_alarm(verdict is Verdict.ALARMING, self._backend.name)
         if verdict is not Verdict.SOUND:
             self._seen = {}
             self._hold_back(verdict, found)

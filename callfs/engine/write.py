@@ -1,64 +1,57 @@
 """
 Writing a file: decide when the headers are there, stream into a staged blob, commit it, name it with one command.
+
+The command decides everything again, for the state in which the bytes have arrived.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 
-from twisted.logger import Logger
+from twisted.internet.defer import CancelledError
 
-from callfs.backends.interfaces import CommittedBlob, Hasher, IBlobBackend, IStagedBlob
+from callfs.backends.interfaces import Hasher
 from callfs.deferreds import returns_deferred
-from callfs.engine.access import may_add_child, may_write
-from callfs.engine.claims import claimed
+from callfs.engine.admission import (
+    check_create,
+    check_put,
+    check_upload,
+    new_file_placement,
+    placement_of_content,
+    too_large,
+)
+from callfs.engine.arrangement import replica_order
 from callfs.engine.messages import Upload
-from callfs.engine.ports import Ports, locked
-from callfs.engine.routing import backend_of, is_reachable, placement_for
+from callfs.engine.naming import NamingCommand, discard_all, name_content, write_placements
+from callfs.engine.ports import Ports
+from callfs.engine.routing import LOCAL_BACKEND
+from callfs.engine.staging import StagedContent, stage_content
 from callfs.errors import (
     BadRequest,
-    CallFSError,
     ChecksumMismatch,
+    Conflict,
     InternalError,
-    NotAFile,
+    MetadataUnavailable,
     OutcomeUnknown,
-    ParentNotADirectory,
-    PayloadTooLarge,
-    PeerUnavailable,
-    PermissionDenied,
 )
-from callfs.identifiers import new_blob_id, new_content_id, new_inode_id
+from callfs.identifiers import new_content_id, new_inode_id
 from callfs.metadata.commands import CreateFile, PutFile, Written
-from callfs.metadata.places import already_there
-from callfs.metadata.preconditions import check_preconditions
-from callfs.model import BlobRef, Inode, Principal
-
-_log = Logger()
-
-NamingCommand = CreateFile | PutFile
-
-DIGEST_ALGORITHMS = frozenset({"md5", "sha1", "sha256", "sha512"})
-"""What a client may announce, as ``hashlib`` calls it."""
+from callfs.model import NO_PRECONDITIONS, BlobRef, Placement, Principal
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Content:
-    """Content on its way: what was asked, where it goes, and what watches it."""
+    """Content on its way: what was asked, where it is staged, and what watches it."""
 
     ports: Ports
     path: str
     upload: Upload
-    backend_name: str
-    blob_id: str
     command: Callable[[BlobRef], NamingCommand]
-    hashers: dict[str, Hasher] = field(default_factory=dict)
-
-    @property
-    def backend(self) -> IBlobBackend:
-        """Where the bytes go."""
-        return self.ports.backends[self.backend_name]
+    hashers: Mapping[str, Hasher]
+    staged: StagedContent
+    follows: bool
 
 
 async def create_file(
@@ -69,7 +62,18 @@ async def create_file(
 
     :param content_id: what the entity tag says; ``None`` for content that is new.
     """
-    await check_create(ports, principal, path, upload)
+
+    async def decide() -> Placement:
+        await check_create(ports, principal, path, upload)
+        return new_file_placement(ports, upload)
+
+    return await _write(ports, path, upload, decide, creation(ports, principal, path, upload, content_id))
+
+
+def creation(
+    ports: Ports, principal: Principal, path: str, upload: Upload, content_id: str | None
+) -> Callable[[BlobRef], CreateFile]:
+    """From a blob to the command that makes a new file of it."""
 
     def command(blob: BlobRef) -> CreateFile:
         return CreateFile(
@@ -82,14 +86,18 @@ async def create_file(
             content_type=upload.content_type,
             parent_ids=ports.parent_ids(path),
             preconditions=upload.preconditions,
+            replicate=replica_order(blob, ports.settings.replica_backend, ports.settings.instance_id),
         )
 
-    return await _store(ports, path, upload, upload.backend or ports.settings.default_backend, command)
+    return command
 
 
 async def put_file(ports: Ports, principal: Principal, path: str, upload: Upload) -> Written:
     """A new file or new content; see :meth:`callfs.engine.filesystem.Filesystem.put_file`."""
-    existing = await check_put(ports, principal, path, upload)
+
+    async def decide() -> Placement:
+        existing = await check_put(ports, principal, path, upload)
+        return placement_of_content(ports, existing, upload)
 
     def command(blob: BlobRef) -> PutFile:
         at = ports.now()
@@ -104,104 +112,85 @@ async def put_file(ports: Ports, principal: Principal, path: str, upload: Upload
             parent_ids=ports.parent_ids(path),
             garbage_not_before_at=ports.garbage_not_before(at),
             preconditions=upload.preconditions,
+            replicate=replica_order(blob, ports.settings.replica_backend, ports.settings.instance_id),
         )
 
-    return await _store(ports, path, upload, _backend_for(ports, existing, upload), command)
+    return await _write(ports, path, upload, decide, command)
 
 
-async def check_create(ports: Ports, principal: Principal, path: str, upload: Upload) -> None:
+async def _write(
+    ports: Ports,
+    path: str,
+    upload: Upload,
+    decide: Callable[[], Awaitable[Placement]],
+    command: Callable[[BlobRef], NamingCommand],
+) -> Written:
     """
-    Decide, before the body, whether a file may be created.
+    Decide and store. A body that is there already isn't kept waiting: the command decides alone, which saves asking
+    the store twice. Whatever fails then is decided over again in the usual order, because of two things: what is
+    wrong with the request comes before what happens to its bytes, and the bytes may belong elsewhere. A conflict is
+    never the last word on such a guess: the file may have been elsewhere then, and have come here since.
 
-    :raises callfs.errors.CallFSError: what :class:`callfs.metadata.commands.CreateFile` and the upload's limits
-        would be refused with.
+    With preconditions a refusal is nothing unusual, and would cost a blob each time: they are decided before. So is
+    what goes elsewhere than to this node's disk: there a question costs little beside the blob, and a wrong guess
+    would wait in vain for storage that the file may have nothing to do with.
+
+    :param decide: the decision before the body; it says where the bytes belong.
     """
-    existing, deepest = await _surroundings(ports, path)
-    if existing is not None:
-        raise already_there(existing)
-    _check_parent(principal, deepest)
-    check_preconditions(None, upload.preconditions)
-    _check_upload(ports, upload)
+    if not isinstance(upload.body, bytes) or upload.preconditions != NO_PRECONDITIONS or _goes_far(ports, upload):
+        return await _store(ports, path, upload, await decide(), command)
+    guessed: Placement | None = None
+    asked = False
+
+    def guess(blob: BlobRef) -> NamingCommand:
+        nonlocal asked
+        asked = True
+        return command(blob)
+
+    try:
+        check_upload(ports, upload)
+        guessed = new_file_placement(ports, upload)
+        return await _store(ports, path, upload, guessed, guess, follows=False)
+    except (CancelledError, OutcomeUnknown, MetadataUnavailable):
+        raise
+    except Exception as error:
+        if asked and isinstance(error, InternalError):
+            raise
+        failed = error
+    placement = await decide()
+    if placement == guessed and type(failed) is not Conflict:
+        raise failed
+    return await _store(ports, path, upload, placement, command)
 
 
-async def check_put(ports: Ports, principal: Principal, path: str, upload: Upload) -> Inode | None:
-    """
-    Decide, before the body, whether a file may be created or replaced.
-
-    :return: the file that would be replaced.
-    :raises callfs.errors.CallFSError: what :class:`callfs.metadata.commands.PutFile` and the upload's limits
-        would be refused with.
-    """
-    existing, deepest = await _surroundings(ports, path)
-    if existing is None:
-        _check_parent(principal, deepest)
-    elif existing.is_directory:
-        raise NotAFile(f"{path} is a directory")
-    elif not may_write(principal, existing):
-        raise PermissionDenied(f"{path} may not be written by {principal.user}")
-    check_preconditions(existing, upload.preconditions)
-    _check_upload(ports, upload)
-    return existing
-
-
-async def _surroundings(ports: Ports, path: str) -> tuple[Inode | None, Inode]:
-    """What is at ``path``, and the deepest of it and its ancestors that exists."""
-    deepest = (await ports.metadata.get_chain(path))[-1]
-    return (deepest if deepest.path == path else None), deepest
-
-
-def _check_parent(principal: Principal, deepest: Inode) -> None:
-    if not deepest.is_directory:
-        raise ParentNotADirectory(f"{deepest.path} is a file, so nothing can be below it")
-    if not may_add_child(principal, deepest):
-        raise PermissionDenied(f"nothing may be put into {deepest.path} by {principal.user}")
-
-
-def _check_upload(ports: Ports, upload: Upload) -> None:
-    if upload.backend is not None:
-        ports.known_backend(upload.backend)
-    if upload.declared_size is not None and upload.declared_size > upload.max_size:
-        raise _too_large(upload)
-    for digest in upload.digests:
-        if digest.algorithm not in DIGEST_ALGORITHMS:
-            raise BadRequest(f"digests by {digest.algorithm!r} can't be verified here")
-
-
-def _too_large(upload: Upload) -> PayloadTooLarge:
-    return PayloadTooLarge(f"the body is longer than the {upload.max_size} bytes that are allowed")
-
-
-def _backend_for(ports: Ports, existing: Inode | None, upload: Upload) -> str:
-    """Where the bytes go: what is replaced stays where it is."""
-    if existing is None or existing.blob is None:
-        return upload.backend or ports.settings.default_backend
-    if not is_reachable(existing.blob.placement, ports.settings.instance_id, ports.backends):
-        raise PeerUnavailable(f"the node that holds {existing.path} can't be reached")
-    return backend_of(existing.blob.placement)
+def _goes_far(ports: Ports, upload: Upload) -> bool:
+    """Whether a new file, or the second copy that it has to have at once, goes elsewhere than to this disk."""
+    settings = ports.settings
+    if settings.require_replica_success and settings.replica_backend is not None:
+        return True
+    return (upload.backend or settings.default_backend) != LOCAL_BACKEND
 
 
 async def _store(
-    ports: Ports, path: str, upload: Upload, backend_name: str, command: Callable[[BlobRef], NamingCommand]
+    ports: Ports,
+    path: str,
+    upload: Upload,
+    placement: Placement,
+    command: Callable[[BlobRef], NamingCommand],
+    follows: bool = True,
 ) -> Written:
-    """Take the body in, then make it last; from the end of the body on nobody can interrupt."""
-    blob_id = new_blob_id(ports.now(), ports.token_bytes)
+    """
+    Take the body in, then make it last; from the end of the body on nobody can interrupt.
+
+    :param follows: see :func:`name_content`.
+    """
     hashers: dict[str, Hasher] = {
         digest.algorithm: hashlib.new(digest.algorithm, usedforsecurity=False)
         for digest in upload.digests
         if digest.algorithm != "sha256"
     }
-    content = _Content(
-        ports=ports,
-        path=path,
-        upload=upload,
-        backend_name=ports.known_backend(backend_name),
-        blob_id=blob_id,
-        command=command,
-        hashers=hashers,
-    )
-    staged = await claimed(
-        content.backend.stage(blob_id, upload.declared_size, tuple(hashers.values())), lambda late: late.abort()
-    )
+    placements = write_placements(ports, placement)
+    staged = await stage_content(ports, placements, upload.declared_size, tuple(hashers.values()))
     ports.metrics.upload_started()
     try:
         size = await _receive(upload, staged)
@@ -210,16 +199,19 @@ async def _store(
         raise
     finally:
         ports.metrics.upload_ended()
-    return await ports.unattended.shield(_finish(content, staged, size))
+    content = _Content(
+        ports=ports, path=path, upload=upload, command=command, hashers=hashers, staged=staged, follows=follows
+    )
+    return await ports.unattended.shield(_finish(content, size))
 
 
-async def _receive(upload: Upload, staged: IStagedBlob) -> int:
+async def _receive(upload: Upload, staged: StagedContent) -> int:
     """Stream the body into the stage; how many bytes came."""
     size = 0
-    async for chunk in upload.body:
+    async for chunk in upload.pieces():
         size += len(chunk)
         if size > upload.max_size:
-            raise _too_large(upload)
+            raise too_large(upload)
         await staged.write(chunk)
     if upload.declared_size is not None and size != upload.declared_size:
         raise BadRequest(f"the body has {size} bytes, {upload.declared_size} were announced")
@@ -227,92 +219,28 @@ async def _receive(upload: Upload, staged: IStagedBlob) -> int:
 
 
 @returns_deferred
-async def _finish(content: _Content, staged: IStagedBlob, size: int) -> Written:
-    """Commit the blob, then name it; whatever fails, no blob stays that a refused command doesn't name."""
+async def _finish(content: _Content, size: int) -> Written:
+    """Commit the blob, then name it; whatever fails, no blob stays that nothing names."""
     ports = content.ports
     try:
         ports.reached("write.body_complete")
-        committed = await staged.commit()
+        blob = await content.staged.commit()
     except Exception:
-        await staged.abort()
+        await content.staged.abort()
         raise
     try:
         ports.reached("write.committed")
-        _verify(content, committed, size)
-        written = await _name(content, committed)
-    except _Undecided as undecided:
-        raise undecided.error from undecided.__cause__
+        _verify(content, blob, size)
     except Exception:
-        await _discard(content)
+        await discard_all(ports, blob.copies())
         raise
-    ports.reached("write.after_command")
-    _count(content, written)
-    return written
+    return await name_content(ports, content.path, blob, content.command, content.follows)
 
 
-def _verify(content: _Content, committed: CommittedBlob, size: int) -> None:
-    if committed.size != size:
-        raise InternalError(f"{size} bytes came in and {committed.size} were stored")
+def _verify(content: _Content, blob: BlobRef, size: int) -> None:
+    if blob.size != size:
+        raise InternalError(f"{size} bytes came in and {blob.size} were stored")
     for digest in content.upload.digests:
         hasher = content.hashers.get(digest.algorithm)
-        if digest.value != (committed.sha256 if hasher is None else hasher.digest()):
+        if digest.value != (blob.sha256 if hasher is None else hasher.digest()):
             raise ChecksumMismatch(f"the body's {digest.algorithm} digest isn't the one that was announced")
-
-
-class _Undecided(Exception):
-    """The command may have happened: its blob must not be touched."""
-
-    def __init__(self, error: CallFSError) -> None:
-        super().__init__(error)
-        self.error = error
-
-
-async def _name(content: _Content, committed: CommittedBlob) -> Written:
-    ports = content.ports
-    placement = placement_for(content.backend_name, ports.settings.instance_id)
-    async with locked(ports, content.path):
-        ports.reached("write.before_command")
-        blob = BlobRef(content.blob_id, committed.size, committed.sha256, placement)
-        return await _applied(content, content.command(blob))
-
-
-async def _applied(content: _Content, command: NamingCommand) -> Written:
-    try:
-        return await content.ports.metadata.apply(command)
-    except (OutcomeUnknown, InternalError) as fault:
-        error: Exception = fault
-    except CallFSError:
-        raise
-    except Exception as unexpected:
-        error = unexpected
-    # Only a refusal is believed to say that nothing happened. After anything else the blob may have its name.
-    content.ports.metrics.error("engine", "outcome_unknown")
-    _log.error(
-        "it isn't known whether {path} was written; blob {blob_id} is left to the sweep: {reason!r}",
-        event="outcome_unknown",
-        path=content.path,
-        blob_id=content.blob_id,
-        reason=error,
-    )
-    if isinstance(error, CallFSError):
-        raise _Undecided(error)
-    raise _Undecided(OutcomeUnknown(f"it isn't known whether {content.path} was written")) from error
-
-
-async def _discard(content: _Content) -> None:
-    """Delete a committed blob that will never have a name; if that fails it is the sweep's."""
-    try:
-        await content.backend.delete(content.blob_id)
-    except Exception:
-        content.ports.metrics.error("engine", "discard_failed")
-        _log.failure(
-            "blob {blob_id} was refused its name and could not be deleted",
-            event="discard_failed",
-            blob_id=content.blob_id,
-        )
-
-
-def _count(content: _Content, written: Written) -> None:
-    content.ports.metrics.file_operation("create" if written.created else "update", content.backend_name)
-    if not written.created:
-        content.ports.garbage_made()

@@ -21,7 +21,7 @@ from callfs.deferreds import returns_deferred, shielded
 from callfs.errors import MetadataUnavailable, ResourceLocked
 from callfs.identifiers import TokenBytes
 from callfs.locks.interfaces import ILease, ILockService
-from callfs.locks.redis_lease import Lease, Line
+from callfs.locks.redis_lease import Lease, Line, Unreleased
 from callfs.locks.redis_scripts import ACQUIRE, RELEASE, RENEW
 from callfs.locks.redis_wakeups import Wakeups
 from callfs.redis_errors import RedisFault
@@ -32,6 +32,8 @@ _TICKET_SECONDS = 3.0
 _SHORTEST_ASK_SECONDS = 1.0
 _RENEWED_AT_ONCE = 500
 _LONGEST_TICK_SECONDS = 2.0
+_TAKING_BACK_SECONDS = 0.25
+"""How long somebody who got no lock waits for what was begun to be taken back, which goes on without him."""
 
 
 def _locked() -> ResourceLocked:
@@ -101,8 +103,9 @@ class RedisLocks:
         )
         self._lines: dict[str, Line] = {}
         self._held: dict[str, Lease] = {}
-        self._unreleased: dict[str, tuple[str, float]] = {}
+        self._unreleased = Unreleased()
         self._acquiring: set[Deferred[Any]] = set()
+        self._taking_back: set[Deferred[Any]] = set()
         self._renewal: IDelayedCall | None = None
         self._started = False
         self._closed = False
@@ -171,7 +174,7 @@ class RedisLocks:
                 self._leave_line(lease.key, lease.token)
             raise
         except BaseException:
-            await DeferredList([self.release(lease) for lease in leases])
+            await self._soon(DeferredList([self.release(lease) for lease in leases], consumeErrors=True))
             raise
         return tuple(leases)
 
@@ -195,15 +198,33 @@ class RedisLocks:
             self._leave_line(key, token)
             raise
         except BaseException:
-            # A request on its way has to arrive before it is taken back: connections don't keep the order.
-            if work is not None:
-                await _quiet(work)
-            await self._give_back(key, token)
-            self._leave_line(key, token)
+            await self._soon(Deferred.fromCoroutine(self._take_back(key, token, work)))
             raise
         lease = Lease(self, key, token, fencing, asked_at + self._lease_seconds)
         self._held[token] = lease
         return lease
+
+    async def _take_back(self, key: str, token: str, work: Deferred[int] | None) -> None:
+        """A request on its way has to arrive before it is taken back: connections don't keep the order."""
+        try:
+            if work is not None:
+                await _quiet(work)
+            await self._give_back(key, token)
+        finally:
+            self._leave_line(key, token)
+
+    async def _soon(self, work: Deferred[Any]) -> None:
+        """Until ``work`` is over, or for a moment: it goes on then, as it does for who is cancelled once more."""
+        self._taking_back.add(work)
+        over = _quiet(work).addCallback(lambda _: self._taking_back.discard(work))
+        pause = self._pool.pause(_TAKING_BACK_SECONDS)
+        either = DeferredList([shielded(over), pause], fireOnOneCallback=True, consumeErrors=True)
+        try:
+            await either
+        except CancelledError:
+            pass  # whoever waits is told so anyway, by the exception that this is the end of
+        finally:
+            pause.cancel()
 
     async def _ask(self, key: str, token: str, deadline: float | None) -> int:
         life = 0 if deadline is None else int(_TICKET_SECONDS * 1000)
@@ -297,7 +318,7 @@ class RedisLocks:
 
     def _release_later(self, key: str, token: str) -> None:
         """Until the server can be told, or the lease has run out anyway."""
-        self._unreleased[token] = (key, self._clock.seconds() + self._lease_seconds)
+        self._unreleased.add(key, token, self._clock.seconds() + self._lease_seconds)
 
     async def _tell_released(self, tokens: dict[str, str]) -> None:
         words = [word for token, key in tokens.items() for word in (key, token)]
@@ -309,6 +330,7 @@ class RedisLocks:
         leases = [lease for lease in self._held.values() if not lease.lost]
         for start in range(0, len(leases), _RENEWED_AT_ONCE):
             Deferred.fromCoroutine(self._renew_some(leases[start : start + _RENEWED_AT_ONCE]))
+        self._unreleased.forget(self._clock.seconds())
         if self._unreleased and self._pool.is_connected:
             Deferred.fromCoroutine(self._release_late())
 
@@ -335,15 +357,12 @@ class RedisLocks:
             self._log.error("the lease of a lock ran out: {key}", event="lock_lease_lost", key=lease.key)
 
     async def _release_late(self) -> None:
-        now = self._clock.seconds()
-        self._unreleased = {token: late for token, late in self._unreleased.items() if late[1] > now}
-        tokens = dict(list(self._unreleased.items())[:_RENEWED_AT_ONCE])
+        tokens = self._unreleased.first(_RENEWED_AT_ONCE)
         try:
-            await self._tell_released({token: key for token, (key, _) in tokens.items()})
+            await self._tell_released(tokens)
         except RedisFault:
             return
-        for token in tokens:
-            self._unreleased.pop(token, None)
+        self._unreleased.told(tokens)
 
     @returns_deferred
     async def close(self) -> None:
@@ -359,6 +378,7 @@ class RedisLocks:
         for work in acquiring:
             work.cancel()
         await DeferredList([_quiet(work) for work in acquiring])
+        await DeferredList([_quiet(work) for work in self._taking_back])
         await DeferredList([self.release(lease) for lease in list(self._held.values())])
         await self._wakeups.stop()
         await self._pool.stop()

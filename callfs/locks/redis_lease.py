@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Iterable
+from itertools import islice
 from typing import Protocol
 
 from twisted.internet.defer import Deferred
@@ -45,3 +47,31 @@ class Line:
     def __init__(self) -> None:
         self.waiting: OrderedDict[object, Deferred[None]] = OrderedDict()
         self.wake: Deferred[None] | None = None
+
+
+class Unreleased:
+    """What Redis couldn't be told to take back; no longer than until it has run out there by itself."""
+
+    def __init__(self) -> None:
+        self._keys: OrderedDict[str, tuple[str, float]] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    def add(self, key: str, token: str, until: float) -> None:
+        """Keep a token; what is added later runs out later."""
+        self._keys[token] = (key, until)
+
+    def forget(self, now: float) -> None:
+        """Drop what has run out."""
+        while self._keys and next(iter(self._keys.values()))[1] <= now:
+            self._keys.popitem(last=False)
+
+    def first(self, count: int) -> dict[str, str]:
+        """The oldest, at most so many: by token, the key."""
+        return {token: key for token, (key, _) in islice(self._keys.items(), count)}
+
+    def told(self, tokens: Iterable[str]) -> None:
+        """Redis has been told of these."""
+        for token in tokens:
+            self._keys.pop(token, None)

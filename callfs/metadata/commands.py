@@ -13,12 +13,14 @@ from typing import Generic, TypeVar
 
 import msgspec
 
-from callfs.model import NO_PRECONDITIONS, BlobRef, Inode, Link, Preconditions, Principal
+from callfs.model import NO_PRECONDITIONS, BlobRef, Inode, Link, Preconditions, Principal, ReplicaOrder
 
 R = TypeVar("R")
 
 
-class Command(msgspec.Struct, Generic[R], frozen=True, kw_only=True, tag_field="command"):
+class Command(
+    msgspec.Struct, Generic[R], frozen=True, kw_only=True, tag_field="command", forbid_unknown_fields=True
+):
     """
     Base of all commands; ``R`` is what applying it returns.
 
@@ -44,6 +46,7 @@ class CreateFile(Command[Written], frozen=True, kw_only=True, tag="create_file")
     A new file; missing parents are created as the principal's.
 
     :param parent_ids: inode ids for missing parents, at least as many as the path has ancestors.
+    :param replicate: queue the making of a second copy in the same transaction.
     :raises callfs.errors.FileAlreadyExists: something is there (``details`` name it).
     :raises callfs.errors.ParentNotADirectory: an ancestor is a file.
     :raises callfs.errors.Conflict: the blob is condemned.
@@ -57,6 +60,7 @@ class CreateFile(Command[Written], frozen=True, kw_only=True, tag="create_file")
     content_type: str | None
     parent_ids: tuple[str, ...]
     preconditions: Preconditions = NO_PRECONDITIONS
+    replicate: ReplicaOrder | None = None
 
 
 class PutFile(Command[Written], frozen=True, kw_only=True, tag="put_file"):
@@ -66,6 +70,7 @@ class PutFile(Command[Written], frozen=True, kw_only=True, tag="put_file"):
     The blob that is replaced, and its replicas, become garbage in the same transaction.
 
     :param garbage_not_before_at: when bytes of a replaced blob that aren't on a local disk may be deleted.
+    :param replicate: queue the making of a second copy in the same transaction.
     :raises callfs.errors.PermissionDenied: the file is another's.
     :raises callfs.errors.PreconditionFailed: as it says.
     :raises callfs.errors.NotAFile: a directory is there.
@@ -83,6 +88,7 @@ class PutFile(Command[Written], frozen=True, kw_only=True, tag="put_file"):
     parent_ids: tuple[str, ...]
     garbage_not_before_at: int
     preconditions: Preconditions = NO_PRECONDITIONS
+    replicate: ReplicaOrder | None = None
 
 
 class CreateDirectory(Command[Written], frozen=True, kw_only=True, tag="create_directory"):
@@ -183,6 +189,56 @@ class Move(Command[Moved], frozen=True, kw_only=True, tag="move"):
     preconditions: Preconditions = NO_PRECONDITIONS
 
 
+class Purged(msgspec.Struct, frozen=True):
+    """How many rows were met."""
+
+    count: int
+
+
+class Relocated(msgspec.Struct, frozen=True):
+    """The inode with its copies as they are now."""
+
+    inode: Inode
+
+
+class Relocate(Command[Relocated], frozen=True, kw_only=True, tag="relocate"):
+    """
+    The same content in other places: bytes were copied, and the copies take their names.
+
+    Compare-and-set: it happens only when the file's copies are still those that were there when the copying began,
+    whatever its path is by now. Copies that are no longer named become garbage. Content id, mtime and ctime stay;
+    the generation grows. The entry that the replication queue has for the file goes: the copy was made, or there is
+    another first copy now, or ``replicate`` takes its place.
+
+    :param expected_blob_ids: the ids of the copies that the file has to have, the first copy's first.
+    :param blob: the copies that it has from now on: kept ones, and new ones.
+    :param replicate: queue the making of a second copy of ``blob`` in the same transaction.
+    :raises callfs.errors.FileNotFound: there is no file of this id.
+    :raises callfs.errors.PermissionDenied: the file is another's.
+    :raises callfs.errors.Conflict: the file has other copies by now; a new copy is condemned; or size or digest
+        aren't those of the content, or the place of a kept copy isn't where it is.
+    """
+
+    principal: Principal
+    inode_id: str
+    expected_blob_ids: tuple[str, ...]
+    blob: BlobRef
+    garbage_not_before_at: int
+    replicate: ReplicaOrder | None = None
+
+
+class PostponeReplication(Command[Purged], frozen=True, kw_only=True, tag="postpone_replication"):
+    """
+    Making a copy failed: try again at ``due_at``. Entries that aren't there any more are no error.
+
+    :param by: hand it to this node; ``None`` leaves it with the one that has it.
+    """
+
+    blob_id: str
+    due_at: int
+    by: str | None = None
+
+
 class IssueLink(Command[Link], frozen=True, kw_only=True, tag="issue_link"):
     """
     Store a link for the file that is at ``path`` now.
@@ -207,12 +263,6 @@ class ConsumeLink(Command[Link], frozen=True, kw_only=True, tag="consume_link"):
     """
 
     token_hash: bytes
-
-
-class Purged(msgspec.Struct, frozen=True):
-    """How many rows went."""
-
-    count: int
 
 
 class PurgeLinks(Command[Purged], frozen=True, kw_only=True, tag="purge_links"):
@@ -267,3 +317,18 @@ class RegisterInstance(Command[None], frozen=True, kw_only=True, tag="register_i
     root_id: str | None
     api_endpoint: str
     replace_root: bool = False
+
+
+class ForgetInstance(Command[Purged], frozen=True, kw_only=True, tag="forget_instance"):
+    """
+    A node was taken away for good: forget it, and what waits in the garbage queue for its disk.
+
+    An id that isn't registered is no error. It is one step: where very much waits, :class:`DropGarbage` takes it
+    out in parts before.
+
+    :return: how many entries of the garbage queue went.
+    :raises callfs.errors.Conflict: a file has a copy on that node still (drain it first), or a replication is
+        queued there.
+    """
+
+    instance_id: str

@@ -15,6 +15,7 @@ from callfs.metadata.commands import CreateDirectory, CreateFile, PutFile, Writt
 from callfs.metadata.facts import AddInode, ChangeInode, Decision, Facts, ReplaceBlob, Retention
 from callfs.metadata.places import Place, already_there, check_parents, find_place, new_directory, new_parents
 from callfs.metadata.preconditions import check_preconditions
+from callfs.metadata.relocation import queued
 from callfs.model import FILE_MODE, BlobRef, Inode, InodeType, Principal
 
 
@@ -79,7 +80,8 @@ def _new_file(command: CreateFile | PutFile, place: Place, facts: Facts) -> Deci
         content_id=command.content_id,
         blob=command.blob,
     )
-    return Decision(Written(inode, created=True), (*effects, AddInode(inode)))
+    replication = queued(command.blob.id, inode.id, command.replicate, command.at)
+    return Decision(Written(inode, created=True), (*effects, AddInode(inode), *replication))
 
 
 def _new_content(command: PutFile, old: Inode) -> Decision:
@@ -94,7 +96,8 @@ def _new_content(command: PutFile, old: Inode) -> Decision:
         blob=command.blob,
     )
     retention = Retention(command.at, command.garbage_not_before_at)
-    effects = (ChangeInode(inode), ReplaceBlob(inode.id, command.blob, retention))
+    replication = queued(command.blob.id, inode.id, command.replicate, command.at)
+    effects = (ChangeInode(inode), ReplaceBlob(inode.id, command.blob, retention), *replication)
     return Decision(Written(inode, created=False), effects)
 
 

@@ -1,8 +1,8 @@
 """
 What each command means: facts in, a decision or the documented refusal out.
 
-Commands that only tend queues (purge, drop, condemn), and the one that clears an import away, refuse nothing and
-have no entry here: a store does each in a few statements over sets.
+Commands that only tend queues (purge, drop, condemn, postpone), and the one that clears an import away, refuse
+nothing and have no entry here: a store does each in a few statements over sets.
 """
 
 from __future__ import annotations
@@ -20,14 +20,17 @@ from callfs.metadata.commands import (
     ConsumeLink,
     CreateDirectory,
     CreateFile,
+    ForgetInstance,
     IssueLink,
     Move,
+    Purged,
     PutFile,
     RegisterInstance,
+    Relocate,
     Remove,
 )
 from callfs.metadata.creation import create_directory, create_file, put_file
-from callfs.metadata.facts import AddLink, Decision, Facts, PutInstance, UseLink
+from callfs.metadata.facts import AddLink, Decision, Facts, ForgetNode, PutInstance, UseLink
 from callfs.metadata.importing import (
     BeginImport,
     FinishImport,
@@ -37,6 +40,7 @@ from callfs.metadata.importing import (
     import_records,
 )
 from callfs.metadata.places import existing_inode
+from callfs.metadata.relocation import relocate
 from callfs.metadata.removal import remove
 from callfs.metadata.renaming import move
 from callfs.model import Instance, Link
@@ -93,6 +97,16 @@ def register_instance(command: RegisterInstance, facts: Facts) -> Decision:
     return Decision(None, (PutInstance(Instance(command.instance_id, root_id, command.api_endpoint, command.at)),))
 
 
+def forget_instance(command: ForgetInstance, facts: Facts) -> Decision:
+    """Decide :class:`callfs.metadata.commands.ForgetInstance`."""
+    held = facts.holdings(command.instance_id)
+    if held.copies:
+        raise Conflict(f"files have copies on {command.instance_id} still: drain it first")
+    if held.replications:
+        raise Conflict(f"copies are still to be made by {command.instance_id} or for it: drain it first")
+    return Decision(Purged(held.garbage), (ForgetNode(command.instance_id),))
+
+
 DECISIONS: Mapping[type[Command[Any]], Callable[[Any, Facts], Decision]] = MappingProxyType(
     {
         CreateFile: create_file,
@@ -100,9 +114,11 @@ DECISIONS: Mapping[type[Command[Any]], Callable[[Any, Facts], Decision]] = Mappi
         CreateDirectory: create_directory,
         Remove: remove,
         Move: move,
+        Relocate: relocate,
         IssueLink: issue_link,
         ConsumeLink: consume_link,
         RegisterInstance: register_instance,
+        ForgetInstance: forget_instance,
         BeginImport: begin_import,
         ImportRecords: import_records,
         FinishImport: finish_import,

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from callfs.model import BlobRef, Inode, Instance, Link
+from callfs.model import BlobRef, Inode, Instance, Link, Replication
 
 
 class TreeFacts(msgspec.Struct, frozen=True):
@@ -29,8 +29,25 @@ class TreeFacts(msgspec.Struct, frozen=True):
     foreign: int
 
 
+class Holdings(msgspec.Struct, frozen=True):
+    """
+    What the store has to do with one node.
+
+    :param copies: whether a file has a copy on its local disk.
+    :param replications: whether the replication queue has an entry that it has to make, or that leads to it.
+    :param garbage: how many entries of the garbage queue are on its local disk.
+    """
+
+    copies: bool
+    replications: bool
+    garbage: int
+
+
 class Facts(Protocol):
     """The state of the store as one transaction sees it."""
+
+    def inode(self, inode_id: str) -> Inode | None:
+        """The inode with this id."""
 
     def chain(self, path: str) -> Sequence[Inode]:
         """What exists of ``path`` and its ancestors, the root first."""
@@ -52,6 +69,9 @@ class Facts(Protocol):
 
     def instance(self, instance_id: str) -> Instance | None:
         """The node with this id."""
+
+    def holdings(self, instance_id: str) -> Holdings:
+        """What there is on the node, or waits for it."""
 
     def unfinished_import(self) -> str | None:
         """The import that was begun and not finished; ``None`` where none is."""
@@ -95,7 +115,10 @@ class TouchDirectory(msgspec.Struct, frozen=True):
 
 
 class ReplaceBlob(msgspec.Struct, frozen=True):
-    """The inode's blob and its replicas become garbage, ``blob`` takes their place."""
+    """
+    The inode's blob and its replicas become garbage, ``blob`` takes their place; what the replication queue has for
+    the inode goes.
+    """
 
     inode_id: str
     blob: BlobRef
@@ -103,10 +126,29 @@ class ReplaceBlob(msgspec.Struct, frozen=True):
 
 
 class RemoveInode(msgspec.Struct, frozen=True):
-    """The inode goes with its links; its blob and replicas become garbage. It has no children (any more)."""
+    """
+    The inode goes with its links and what the replication queue has for it; its blob and replicas become garbage.
+    It has no children (any more).
+    """
 
     inode: Inode
     retention: Retention
+
+
+class ReplaceCopies(msgspec.Struct, frozen=True):
+    """
+    The inode's content has these copies from now on, by the same rows where they are the same; none becomes garbage
+    by this. What the replication queue has for the inode goes.
+    """
+
+    inode_id: str
+    blob: BlobRef
+
+
+class QueueReplication(msgspec.Struct, frozen=True):
+    """A new entry in the replication queue, which has none for this inode."""
+
+    replication: Replication
 
 
 class RemoveTree(msgspec.Struct, frozen=True):
@@ -146,6 +188,12 @@ class PutInstance(msgspec.Struct, frozen=True):
     instance: Instance
 
 
+class ForgetNode(msgspec.Struct, frozen=True):
+    """The node is forgotten, with what the garbage queue has for its local disk."""
+
+    instance_id: str
+
+
 class ReplaceRoot(msgspec.Struct, frozen=True):
     """The root directory becomes this; its id and path are what they are in every store."""
 
@@ -183,12 +231,15 @@ Effect = (
     | ChangeInode
     | TouchDirectory
     | ReplaceBlob
+    | ReplaceCopies
+    | QueueReplication
     | RemoveInode
     | RemoveTree
     | MoveTree
     | AddLink
     | UseLink
     | PutInstance
+    | ForgetNode
     | ReplaceRoot
     | AddGarbage
     | AddCondemned

@@ -21,11 +21,20 @@ from callfs.metadata.facts import (
     Facts,
     MarkImport,
     PutInstance,
+    QueueReplication,
     ReplaceRoot,
     TakeIdentity,
     UseLink,
 )
-from callfs.metadata.transfer import CondemnedRecord, GarbageRecord, InodeRecord, InstanceRecord, LinkRecord, Record
+from callfs.metadata.transfer import (
+    CondemnedRecord,
+    GarbageRecord,
+    InodeRecord,
+    InstanceRecord,
+    LinkRecord,
+    Record,
+    ReplicationRecord,
+)
 from callfs.model import ROOT_INODE_ID
 
 MOST_RECORDS = 1000
@@ -47,7 +56,7 @@ class BeginImport(Command[None], frozen=True, kw_only=True, tag="begin_import"):
 
 class ImportRecords(Command[None], frozen=True, kw_only=True, tag="import_records"):
     """
-    Add records: inodes after the directory that they are in, links after their files.
+    Add records: inodes after the directory that they are in, links and what is to be copied after their files.
 
     :param records: at most :data:`MOST_RECORDS`.
     :raises callfs.errors.Conflict: this import isn't the one under way.
@@ -128,3 +137,5 @@ def _effects(record: Record) -> Iterator[Effect]:
             yield AddCondemned(record.blob_id, record.condemned_at)
         case InstanceRecord():
             yield PutInstance(record.instance)
+        case ReplicationRecord():
+            yield QueueReplication(record.replication)

@@ -11,7 +11,7 @@ from zope.interface import Attribute, Interface
 
 from callfs.metadata.commands import Command
 from callfs.metadata.transfer import Record
-from callfs.model import BlobRef, Garbage, Inode, Instance, Link
+from callfs.model import BlobRef, Garbage, Inode, Instance, Link, Replication
 
 R = TypeVar("R")
 
@@ -21,6 +21,7 @@ class StoreStatistics(msgspec.Struct, frozen=True):
     Counts over the whole store.
 
     :param garbage: rows in the garbage queue.
+    :param replications: rows in the replication queue.
     """
 
     files: int
@@ -28,6 +29,22 @@ class StoreStatistics(msgspec.Struct, frozen=True):
     bytes: int
     links: int
     garbage: int
+    replications: int
+
+
+class ReplicationBacklog(msgspec.Struct, frozen=True):
+    """
+    What waits in the replication queue for one node.
+
+    :param by: the node that has to make the copies.
+    :param failing: how many of the ``waiting`` failed at least once.
+    :param oldest_queued_at: an instant.
+    """
+
+    by: str
+    waiting: int
+    failing: int
+    oldest_queued_at: int
 
 
 class IMetadataStore(Interface):
@@ -112,12 +129,22 @@ class IMetadataStore(Interface):
     def condemned_blobs(before_at: int, after_id: str = "", limit: int = 1000) -> Deferred[Sequence[str]]:
         """A page of the condemned blobs, by id, those condemned before the instant."""
 
-    def list_blobs(after_id: str = "", limit: int = 1000) -> Deferred[Sequence[tuple[BlobRef, str]]]:
+    def list_blobs(
+        after_id: str = "", limit: int = 1000, instance_id: str | None = None
+    ) -> Deferred[Sequence[tuple[BlobRef, str]]]:
         """
         A page of all blobs that inodes name, by id, those after ``after_id``, each with the path of its file.
 
         Replicas come as blobs of their own.
+
+        :param instance_id: only what is on the local disk of this node.
         """
+
+    def replications(now: int, by: str, limit: int = 1000) -> Deferred[Sequence[Replication]]:
+        """A page of the replication queue: what ``by`` has to copy and is due at ``now``, the longest due first."""
+
+    def replication_backlog() -> Deferred[Sequence[ReplicationBacklog]]:
+        """What waits in the replication queue, by node; nodes for which nothing waits are left out."""
 
     def instances() -> Deferred[Sequence[Instance]]:
         """All nodes that ever registered."""

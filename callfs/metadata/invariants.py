@@ -56,5 +56,11 @@ def invariants(hash_as_text: str) -> tuple[tuple[str, str], ...]:
             f"""SELECT {hash_as_text} FROM links l LEFT JOIN inodes i ON i.id = l.inode_id AND i.type = 'file'
             WHERE i.id IS NULL""",
         ),
+        (
+            "a copy of {} is queued to be made, but it is no file's first copy",
+            """SELECT r.blob_id FROM replications r
+            LEFT JOIN blobs b ON b.blob_id = r.blob_id AND b.inode_id = r.inode_id AND b.role = 0
+            WHERE b.blob_id IS NULL""",
+        ),
         ("{}", "SELECT 'the root is missing' WHERE NOT EXISTS (SELECT 1 FROM inodes WHERE path = '/')"),
     )

@@ -11,9 +11,9 @@ from zope.interface import implementer
 
 from callfs.deferreds import is_settled
 from callfs.metadata.commands import Command
-from callfs.metadata.interfaces import IMetadataStore, StoreStatistics
+from callfs.metadata.interfaces import IMetadataStore, ReplicationBacklog, StoreStatistics
 from callfs.metadata.transfer import Record
-from callfs.model import BlobRef, Garbage, Inode, Instance, Link
+from callfs.model import BlobRef, Garbage, Inode, Instance, Link, Replication
 
 R = TypeVar("R")
 
@@ -115,9 +115,20 @@ class MeasuredStore:
         started = self._clock.seconds()
         return self._measured("condemned_blobs", started, self._store.condemned_blobs(before_at, after_id, limit))
 
-    def list_blobs(self, after_id: str = "", limit: int = 1000) -> Deferred[Sequence[tuple[BlobRef, str]]]:
-        """A page of all blobs that inodes name."""
-        return self._measured("list_blobs", self._clock.seconds(), self._store.list_blobs(after_id, limit))
+    def list_blobs(
+        self, after_id: str = "", limit: int = 1000, instance_id: str | None = None
+    ) -> Deferred[Sequence[tuple[BlobRef, str]]]:
+        """A page of all blobs that inodes name, or of those on one node."""
+        started = self._clock.seconds()
+        return self._measured("list_blobs", started, self._store.list_blobs(after_id, limit, instance_id))
+
+    def replications(self, now: int, by: str, limit: int = 1000) -> Deferred[Sequence[Replication]]:
+        """A page of the replication queue."""
+        return self._measured("replications", self._clock.seconds(), self._store.replications(now, by, limit))
+
+    def replication_backlog(self) -> Deferred[Sequence[ReplicationBacklog]]:
+        """What waits in the replication queue, by node."""
+        return self._measured("replication_backlog", self._clock.seconds(), self._store.replication_backlog())
 
     def instances(self) -> Deferred[Sequence[Instance]]:
         """All nodes that ever registered."""

@@ -16,7 +16,13 @@ from callfs.errors import CallFSError, MetadataUnavailable
 from callfs.identifiers import TokenBytes
 from callfs.metadata import postgres_queries as queries
 from callfs.metadata.commands import Command
-from callfs.metadata.interfaces import IMetadataStore, StoreStatistics, StoreUnusable, UnfinishedImport
+from callfs.metadata.interfaces import (
+    IMetadataStore,
+    ReplicationBacklog,
+    StoreStatistics,
+    StoreUnusable,
+    UnfinishedImport,
+)
 from callfs.metadata.lanes import Lanes
 from callfs.metadata.postgres_applying import Applying
 from callfs.metadata.postgres_attempts import Attempts, FaultObserver, pauses
@@ -26,7 +32,7 @@ from callfs.metadata.postgres_moving import Export
 from callfs.metadata.postgres_pool import Attempt, ConnectionPool, ConnectionString
 from callfs.metadata.postgres_schema import Opened, migrations, prepare
 from callfs.metadata.transfer import Record
-from callfs.model import BlobRef, Garbage, Inode, Instance, Link
+from callfs.model import BlobRef, Garbage, Inode, Instance, Link, Replication
 
 R = TypeVar("R")
 
@@ -219,9 +225,19 @@ class PostgresStore:
         """A page of the condemned blobs."""
         return self._read(queries.condemned_blobs, before_at, after_id, limit)
 
-    def list_blobs(self, after_id: str = "", limit: int = 1000) -> Deferred[Sequence[tuple[BlobRef, str]]]:
-        """A page of all blobs that inodes name."""
-        return self._read(queries.list_blobs, after_id, limit)
+    def list_blobs(
+        self, after_id: str = "", limit: int = 1000, instance_id: str | None = None
+    ) -> Deferred[Sequence[tuple[BlobRef, str]]]:
+        """A page of all blobs that inodes name, or of those on one node."""
+        return self._read(queries.list_blobs, after_id, instance_id, limit)
+
+    def replications(self, now: int, by: str, limit: int = 1000) -> Deferred[Sequence[Replication]]:
+        """A page of the replication queue."""
+        return self._read(queries.replications, now, by, limit)
+
+    def replication_backlog(self) -> Deferred[Sequence[ReplicationBacklog]]:
+        """What waits in the replication queue, by node, without a time limit."""
+        return self._read(queries.replication_backlog, limited=False)
 
     def instances(self) -> Deferred[Sequence[Instance]]:
         """All nodes that ever registered."""

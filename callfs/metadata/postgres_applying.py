@@ -130,7 +130,8 @@ class Applying:
                 attempt_failed = error
             if isinstance(attempt_failed, TimedOut):
                 attempt.abandon()
-            if attempt.committing and (attempt.abandoned or lost_connection(attempt_failed)):
+            if attempt.committing:
+                # Whatever the error says: between it and the COMMIT lies what nobody knows.
                 result = await self._settled(course.command, command_id)
                 if result is not None:
                     return decoded(course.command, result)

@@ -22,14 +22,8 @@ from callfs.errors import CallFSError
 from callfs.metadata.commands import Command
 from callfs.metadata.postgres_pool import Attempt
 from callfs.metadata.postgres_queries import Connection
-from callfs.metadata.postgres_transaction import (
-    NamesLock,
-    NeedsAllNames,
-    Statement,
-    carry_out,
-    decide,
-    names_lock,
-)
+from callfs.metadata.postgres_statements import Statement, carry_out
+from callfs.metadata.postgres_transaction import NamesLock, NeedsAllNames, decide, names_lock
 
 COMMAND_ID_BYTES = 16
 
@@ -80,7 +74,7 @@ def _apply(connection: Connection, attempt: Attempt, given: Try, lock: NamesLock
     except CallFSError:
         connection.execute("ROLLBACK")
         raise
-    note = Statement(_NOTE, (given.command_id, msgspec.msgpack.encode(change.result)))
+    note = Statement(_NOTE, (given.command_id, msgspec.msgpack.encode(change.result)), blind=True)
     carry_out(connection, (*change.statements, note))
     attempt.begin_commit()
     given.reached("metadata.before_commit")

@@ -21,10 +21,11 @@ LOCKED_IMPORT = f"{sql.UNFINISHED_IMPORT} FOR UPDATE"
 _LAST_INODES = adapted(sql.LAST_INODES)
 _CLEAR_INODES = (
     "DELETE FROM links WHERE inode_id = ANY(%s)",
+    "DELETE FROM replications WHERE inode_id = ANY(%s)",
     "DELETE FROM blobs WHERE inode_id = ANY(%s)",
     "DELETE FROM inodes WHERE id = ANY(%s)",
 )
-_CLEAR_QUEUES = tuple(map(adapted, (sql.CLEAR_GARBAGE, sql.CLEAR_CONDEMNED)))
+_CLEAR_QUEUES = tuple(map(adapted, (sql.CLEAR_GARBAGE, sql.CLEAR_CONDEMNED, sql.CLEAR_REPLICATIONS)))
 
 
 class Export:

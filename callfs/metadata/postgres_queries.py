@@ -17,10 +17,17 @@ from callfs import paths
 from callfs.errors import MetadataUnavailable
 from callfs.metadata import sql, sql_export
 from callfs.metadata.depthwalk import Row, just_after, rows_to_depth
-from callfs.metadata.interfaces import StoreStatistics
+from callfs.metadata.interfaces import ReplicationBacklog, StoreStatistics
 from callfs.metadata.invariants import invariants
-from callfs.metadata.rows import garbage_from_row, inode_from_row, instance_from_row, link_from_row, placement
-from callfs.model import ROOT_INODE_ID, BlobRef, Garbage, Inode, Instance, Link
+from callfs.metadata.rows import (
+    garbage_from_row,
+    inode_from_row,
+    instance_from_row,
+    link_from_row,
+    placement,
+    replication_from_row,
+)
+from callfs.model import ROOT_INODE_ID, BlobRef, Garbage, Inode, Instance, Link, Replication
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 
@@ -64,9 +71,11 @@ GARBAGE_OF_ALL = adapted(_GARBAGE.format(instance="instance_id IS NULL"))
 NAMED_BLOBS = """SELECT blob_id FROM blobs WHERE blob_id = ANY(%(ids)s)
     UNION SELECT blob_id FROM garbage WHERE blob_id = ANY(%(ids)s)"""
 CONDEMNED = adapted(sql.CONDEMNED)
-BLOBS = """SELECT b.blob_id, b.size, b.sha256, b.kind, b.instance_id,
-    (SELECT i.path FROM inodes i WHERE i.id = b.inode_id)
-    FROM blobs b WHERE b.blob_id > %s ORDER BY b.blob_id LIMIT %s"""
+_BLOBS = """SELECT b.blob_id, b.size, b.sha256, b.kind, b.instance_id,
+    (SELECT i.path FROM inodes i WHERE i.id = b.inode_id) FROM blobs b"""
+BLOBS = f"{_BLOBS} WHERE b.blob_id > %s ORDER BY b.blob_id LIMIT %s"
+BLOBS_ON = f"{_BLOBS} WHERE b.instance_id = %s AND b.blob_id > %s ORDER BY b.instance_id, b.blob_id LIMIT %s"
+REPLICATIONS = adapted(sql.REPLICATIONS)
 
 
 def probe(connection: Connection) -> None:
@@ -94,8 +103,13 @@ def get_by_id(connection: Connection, inode_id: str) -> Inode | None:
 
 def get_chain(connection: Connection, path: str) -> Sequence[Inode]:
     """What exists of ``path`` and its ancestors, the root first: a prefix sorts before what it begins."""
-    rows = connection.execute(CHAIN, ([*paths.ancestors(path), path],)).fetchall()
+    rows = connection.execute(CHAIN, (chain_of(path),)).fetchall()
     return [inode_from_row(row) for row in rows]
+
+
+def chain_of(path: str) -> list[str]:
+    """``path`` and its ancestors."""
+    return [*paths.ancestors(path), path]
 
 
 def list_children(connection: Connection, directory_id: str, after_name: str, limit: int) -> Sequence[Inode]:
@@ -159,10 +173,27 @@ def condemned_blobs(connection: Connection, before_at: int, after_id: str, limit
     return [row[0] for row in connection.execute(CONDEMNED, (after_id, before_at, limit)).fetchall()]
 
 
-def list_blobs(connection: Connection, after_id: str, limit: int) -> Sequence[tuple[BlobRef, str]]:
+def list_blobs(
+    connection: Connection, after_id: str, instance_id: str | None, limit: int
+) -> Sequence[tuple[BlobRef, str]]:
     """A page of all blobs that inodes name, replicas as blobs of their own, by id, each with the path."""
-    rows = connection.execute(BLOBS, (after_id, limit)).fetchall()
+    if instance_id is None:
+        rows = connection.execute(BLOBS, (after_id, limit)).fetchall()
+    else:
+        rows = connection.execute(BLOBS_ON, (instance_id, after_id, limit)).fetchall()
     return [(BlobRef(row[0], row[1], row[2], placement(row[3], row[4])), row[5]) for row in rows]
+
+
+def replications(connection: Connection, now: int, by: str, limit: int) -> Sequence[Replication]:
+    """A page of the replication queue."""
+    return [replication_from_row(row) for row in connection.execute(REPLICATIONS, (by, now, limit)).fetchall()]
+
+
+def replication_backlog(connection: Connection) -> Sequence[ReplicationBacklog]:
+    """What waits in the replication queue, by node: all of it is counted."""
+    with snapshot(connection, whole_store=True):
+        rows = connection.execute(sql.REPLICATION_BACKLOG).fetchall()
+    return [ReplicationBacklog(*row) for row in rows]
 
 
 def instances(connection: Connection) -> Sequence[Instance]:
@@ -177,7 +208,8 @@ def statistics(connection: Connection) -> StoreStatistics:
         (size,) = _row(connection, sql.SUM_OF_SIZES)
         (links,) = _row(connection, sql.COUNT_LINKS)
         (waiting,) = _row(connection, sql.COUNT_GARBAGE)
-    return StoreStatistics(files, directories, int(size), links, waiting)
+        (queued,) = _row(connection, sql.COUNT_REPLICATIONS)
+    return StoreStatistics(files, directories, int(size), links, waiting, queued)
 
 
 def verify(connection: Connection) -> Sequence[str]:

@@ -18,7 +18,17 @@ OLDEST_SERVER = 120000
 """Version 12, as ``server_version`` has it."""
 
 _LOCK_CLASS = 0x43414C4D
-_PROBED_TABLES = ("store", "inodes", "blobs", "links", "garbage", "condemned", "instances", "applied_commands")
+_PROBED_TABLES = (
+    "store",
+    "inodes",
+    "blobs",
+    "links",
+    "garbage",
+    "condemned",
+    "instances",
+    "applied_commands",
+    "replications",
+)
 _INSUFFICIENT_PRIVILEGE = "42501"
 
 
@@ -90,7 +100,8 @@ def _upgrade(connection: Connection, token_bytes: TokenBytes, scripts: Scripts) 
         with connection.transaction():
             connection.execute("SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = 0")
             connection.execute(
-                "SELECT pg_advisory_xact_lock(%s, current_schema()::regnamespace::oid::integer)", (_LOCK_CLASS,)
+                "SELECT pg_advisory_xact_lock(%s, quote_ident(current_schema())::regnamespace::oid::integer)",
+                (_LOCK_CLASS,),
             )
             _migrate(connection, token_bytes, scripts)
     except psycopg.Error as error:

@@ -5,7 +5,7 @@ The transaction is READ COMMITTED. Three things make its decision stand:
 
 - *Changes of names* share an advisory lock from before their first statement; what moves or removes a whole tree
   has it alone, so that nothing slips into the tree meanwhile, and so does what condemns blobs, so that none gets
-  a name.
+  a name, and what forgets a node, so that it gets nothing.
 - *An inode that changes* is written on the condition that its generation is still the one that the decision saw.
 - *Existence* is kept by constraints: a path is unique, and a parent, or a link's file, is there.
 
@@ -17,12 +17,11 @@ Whoever was overtaken by another command runs into a condition or a constraint, 
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any
 
 import msgspec
-import psycopg
 
 from callfs import paths
 from callfs.metadata import postgres_queries as queries
@@ -35,10 +34,13 @@ from callfs.metadata.commands import (
     CreateFile,
     DropGarbage,
     ForgetCondemned,
+    ForgetInstance,
     Move,
+    PostponeReplication,
     Purged,
     PurgeLinks,
     PutFile,
+    Relocate,
     Remove,
 )
 from callfs.metadata.decisions import DECISIONS
@@ -50,42 +52,38 @@ from callfs.metadata.facts import (
     ChangeInode,
     Decision,
     Effect,
+    ForgetNode,
     MarkImport,
     MoveTree,
     PutInstance,
+    QueueReplication,
     RemoveInode,
     RemoveTree,
     ReplaceBlob,
+    ReplaceCopies,
     ReplaceRoot,
     Retention,
     TakeIdentity,
     TouchDirectory,
-    TreeFacts,
     UseLink,
 )
 from callfs.metadata.importing import ClearImport
-from callfs.metadata.postgres_errors import Overtaken
-from callfs.metadata.postgres_moving import LOCKED_IMPORT, clear_import
+from callfs.metadata.postgres_facts import PostgresFacts, bounds
+from callfs.metadata.postgres_moving import clear_import
 from callfs.metadata.postgres_queries import Connection, adapted
+from callfs.metadata.postgres_statements import Statement, carry_out
 from callfs.metadata.rows import (
     LOCAL_KIND,
     blob_values,
     garbage_values,
     inode_values,
-    instance_from_row,
-    link_from_row,
+    replication_values,
 )
-from callfs.model import ROOT_INODE_ID, BlobRef, Inode, Instance, Link
+from callfs.model import BlobRef
 
 # As arrays, not as joins: however wrong the planner's numbers are, it goes through an index.
 _OF_TREE = f"inode_id = ANY(ARRAY({sql.IN_TREE}))"
 PURGE_LINKS = adapted(f"DELETE FROM links WHERE token_hash = ANY(ARRAY({sql.OLD_LINKS}))")
-LONGEST_PATH = adapted("SELECT coalesce(max(octet_length(path)), 0) FROM inodes WHERE path > ? AND path < ?")
-TREE = adapted(sql.TREE)
-IS_EMPTY = adapted(sql.IS_EMPTY)
-ANY_CHILD = adapted(sql.ANY_CHILD)
-ANY_CONDEMNED = "SELECT 1 FROM condemned WHERE blob_id = ANY(%s) LIMIT 1"
-LOCKED_LINK = f"{queries.LINK} FOR UPDATE"
 
 _ADD_INODE = adapted(sql.ADD_INODE)
 _ADD_BLOB = adapted(sql.ADD_BLOB)
@@ -94,12 +92,14 @@ _TOUCH_DIRECTORY = adapted(sql.TOUCH_DIRECTORY)
 _LOCK_INODE = "SELECT 1 FROM inodes WHERE id = %s AND generation = %s FOR UPDATE"
 _REMOVE_INODE = adapted(sql.REMOVE_INODE)
 _REMOVE_TREE = adapted(sql.REMOVE_TREE)
+POSTPONE = adapted(sql.POSTPONE)
 MOVE_TREE = adapted(sql.MOVE_TREE)
 _PUT_INSTANCE = """INSERT INTO instances (id, root_id, api_endpoint, last_seen_at) VALUES (%s, %s, %s, %s)
     ON CONFLICT (id) DO UPDATE SET root_id = excluded.root_id, api_endpoint = excluded.api_endpoint,
     last_seen_at = excluded.last_seen_at"""
 
-_NO_RESULT = -1
+_SHARE_NAMES = (CreateFile, PutFile, CreateDirectory, Remove, Move, Relocate, PostponeReplication)
+"""The last one because it names a node, which may be about to be forgotten."""
 
 
 class NamesLock(enum.Enum):
@@ -114,18 +114,6 @@ class NeedsAllNames(Exception):
     """The command turned out to be about a whole tree: begin again, with the lock on all names alone."""
 
 
-class Statement(msgspec.Struct, frozen=True):
-    """
-    One change.
-
-    :param rows: how many rows it has to find; otherwise the decision was overtaken. ``None``: any number.
-    """
-
-    text: str
-    parameters: tuple[Any, ...]
-    rows: int | None = None
-
-
 class Change(msgspec.Struct, frozen=True):
     """What a command comes to."""
 
@@ -133,61 +121,11 @@ class Change(msgspec.Struct, frozen=True):
     statements: tuple[Statement, ...]
 
 
-class PostgresFacts:
-    """What a decision may ask, answered inside the transaction."""
-
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-
-    def chain(self, path: str) -> Sequence[Inode]:
-        """What exists of ``path`` and its ancestors."""
-        return queries.get_chain(self._connection, path)
-
-    def has_children(self, directory_id: str) -> bool:
-        """Whether anything is in the directory."""
-        return self._connection.execute(ANY_CHILD, (directory_id,)).fetchone() is not None
-
-    def tree(self, directory: str, user: str) -> TreeFacts:
-        """What lies below ``directory``."""
-        rows = self._connection.execute(TREE, (user, *_bounds(directory))).fetchall()
-        return TreeFacts(*rows[0])
-
-    def longest_path_bytes(self, directory: str) -> int:
-        """The length of the longest path below ``directory``."""
-        return int(self._connection.execute(LONGEST_PATH, _bounds(directory)).fetchall()[0][0])
-
-    def any_condemned(self, blob_ids: Sequence[str]) -> bool:
-        """Whether one of the blobs is condemned."""
-        return self._connection.execute(ANY_CONDEMNED, (list(blob_ids),)).fetchone() is not None
-
-    def link(self, token_hash: bytes) -> Link | None:
-        """The link with this hash, which nobody else changes until this transaction ends."""
-        row = self._connection.execute(LOCKED_LINK, (token_hash,)).fetchone()
-        return None if row is None else link_from_row(row)
-
-    def instance(self, instance_id: str) -> Instance | None:
-        """The node with this id; no other registers until this transaction ends."""
-        self._connection.execute("LOCK TABLE instances IN SHARE ROW EXCLUSIVE MODE")
-        row = self._connection.execute(
-            "SELECT id, root_id, api_endpoint, last_seen_at FROM instances WHERE id = %s", (instance_id,)
-        ).fetchone()
-        return None if row is None else instance_from_row(row)
-
-    def unfinished_import(self) -> str | None:
-        """The import that was begun and not finished; none begins or ends until this transaction does."""
-        (import_id,) = self._connection.execute(LOCKED_IMPORT).fetchall()[0]
-        return None if import_id is None else str(import_id)
-
-    def is_empty(self) -> bool:
-        """Whether nothing but the root is there."""
-        return bool(self._connection.execute(IS_EMPTY, (ROOT_INODE_ID,)).fetchall()[0][0])
-
-
 def names_lock(command: Command[Any]) -> NamesLock:
     """The lock that a command begins with."""
-    if isinstance(command, Condemn) or (isinstance(command, Remove) and command.recursive):
+    if isinstance(command, Condemn | ForgetInstance) or (isinstance(command, Remove) and command.recursive):
         return NamesLock.ALONE
-    if isinstance(command, CreateFile | PutFile | CreateDirectory | Remove | Move):
+    if isinstance(command, _SHARE_NAMES):
         return NamesLock.SHARED
     return NamesLock.NONE
 
@@ -202,35 +140,15 @@ def decide(connection: Connection, command: Command[Any], lock: NamesLock) -> Ch
     sweep = _SWEEPS.get(type(command))
     if sweep is not None:
         return Change(sweep(connection, command), ())
-    decision = DECISIONS[type(command)](command, PostgresFacts(connection))
+    decision = DECISIONS[type(command)](command, PostgresFacts(connection, _new_blobs(command)))
     if lock is not NamesLock.ALONE and any(isinstance(e, MoveTree | RemoveTree) for e in decision.effects):
         raise NeedsAllNames
     return Change(decision.result, tuple(_statements(decision)))
 
 
-def carry_out(connection: Connection, statements: Sequence[Statement]) -> None:
-    """
-    Make the changes, all in one round trip.
-
-    :raises Overtaken: one of them didn't find what the decision was taken upon.
-    """
-    cursors = [connection.cursor() for _ in statements]
-    refused: psycopg.Error | None = None
-    try:
-        with connection.pipeline():
-            try:
-                for statement, cursor in zip(statements, cursors, strict=True):
-                    cursor.execute(statement.text, statement.parameters)
-            except psycopg.Error as error:
-                refused = error  # kept from the pipeline's end, which would log that the rest was aborted
-    except psycopg.Error as error:
-        refused = refused or error
-    # A condition that didn't hold comes first: what was refused after it was refused because of it.
-    for statement, cursor in zip(statements, cursors, strict=True):
-        if statement.rows is not None and cursor.rowcount not in (statement.rows, _NO_RESULT):
-            raise Overtaken
-    if refused is not None:
-        raise refused
+def _new_blobs(command: Command[Any]) -> tuple[str, ...]:
+    """The blobs that are to get a name, when the path that names them is all that is asked about."""
+    return tuple(copy.id for copy in command.blob.copies()) if isinstance(command, CreateFile | PutFile) else ()
 
 
 def _statements(decision: Decision) -> Iterator[Statement]:
@@ -244,19 +162,15 @@ def _statements(decision: Decision) -> Iterator[Statement]:
         yield from _EFFECTS[type(effect)](effect)
 
 
-def _bounds(directory: str) -> tuple[str, str]:
-    return paths.subtree_start(directory), paths.subtree_end(directory)
-
-
 def _add_inode(effect: AddInode) -> Iterator[Statement]:
-    yield Statement(_ADD_INODE, inode_values(effect.inode))
+    yield Statement(_ADD_INODE, inode_values(effect.inode), blind=True)
     if effect.inode.blob is not None:
         yield from _add_blob(effect.inode.id, effect.inode.blob)
 
 
 def _add_blob(inode_id: str, blob: BlobRef) -> Iterator[Statement]:
     for values in blob_values(inode_id, blob):
-        yield Statement(_ADD_BLOB, values)
+        yield Statement(_ADD_BLOB, values, blind=True)
 
 
 def _change_inode(effect: ChangeInode) -> Iterator[Statement]:
@@ -264,13 +178,23 @@ def _change_inode(effect: ChangeInode) -> Iterator[Statement]:
 
 
 def _touch_directory(effect: TouchDirectory) -> Iterator[Statement]:
-    yield Statement(_TOUCH_DIRECTORY, (effect.at, effect.at, effect.directory_id), rows=1)
+    yield Statement(_TOUCH_DIRECTORY, (effect.at, effect.at, effect.directory_id), rows=1, blind=True)
 
 
 def _replace_blob(effect: ReplaceBlob) -> Iterator[Statement]:
     """The inode's row is locked: the effect before this one has changed it."""
     yield from _bury(sql.OF_INODE, (effect.inode_id,), effect.retention)
     yield from _add_blob(effect.inode_id, effect.blob)
+
+
+def _replace_copies(effect: ReplaceCopies) -> Iterator[Statement]:
+    """The inode's row is locked: the effect before this one has changed it."""
+    yield from _unname(sql.OF_INODE, (effect.inode_id,))
+    yield from _add_blob(effect.inode_id, effect.blob)
+
+
+def _queue_replication(effect: QueueReplication) -> Iterator[Statement]:
+    yield Statement(adapted(sql.QUEUE_REPLICATION), replication_values(effect.replication), blind=True)
 
 
 def _remove_inode(effect: RemoveInode) -> Iterator[Statement]:
@@ -283,16 +207,22 @@ def _remove_inode(effect: RemoveInode) -> Iterator[Statement]:
 
 
 def _remove_tree(effect: RemoveTree) -> Iterator[Statement]:
-    bounds = _bounds(effect.directory)
-    yield from _bury(_OF_TREE, bounds, effect.retention)
-    yield Statement(adapted(sql.unlink(_OF_TREE)), bounds)
-    yield Statement(_REMOVE_TREE, bounds)
+    ends = bounds(effect.directory)
+    yield from _bury(_OF_TREE, ends, effect.retention)
+    yield Statement(adapted(sql.unlink(_OF_TREE)), ends)
+    yield Statement(_REMOVE_TREE, ends)
 
 
 def _bury(whose: str, which: tuple[str, ...], retention: Retention) -> Iterator[Statement]:
     """Move the blobs of some inodes to the garbage queue."""
     times = (LOCAL_KIND, retention.local_at, retention.elsewhere_at)
     yield Statement(adapted(sql.bury(whose)), (*times, *which))
+    yield from _unname(whose, which)
+
+
+def _unname(whose: str, which: tuple[str, ...]) -> Iterator[Statement]:
+    """Take the blobs of some inodes away from them, and what is queued because of them."""
+    yield Statement(adapted(sql.unqueue(whose)), which)
     yield Statement(adapted(sql.unname_blobs(whose)), which)
 
 
@@ -300,7 +230,7 @@ def _move_tree(effect: MoveTree) -> Iterator[Statement]:
     """``substr`` counts characters from 1, as ``len`` counts code points, so both cut at the same place."""
     growth = paths.depth(effect.destination) - paths.depth(effect.source)
     cut = len(effect.source) + 1
-    yield Statement(MOVE_TREE, (effect.destination, cut, growth, *_bounds(effect.source)))
+    yield Statement(MOVE_TREE, (effect.destination, cut, growth, *bounds(effect.source)))
 
 
 def _add_link(effect: AddLink) -> Iterator[Statement]:
@@ -316,6 +246,11 @@ def _use_link(effect: UseLink) -> Iterator[Statement]:
 def _put_instance(effect: PutInstance) -> Iterator[Statement]:
     node = effect.instance
     yield Statement(_PUT_INSTANCE, (node.id, node.root_id, node.api_endpoint, node.last_seen_at))
+
+
+def _forget_node(effect: ForgetNode) -> Iterator[Statement]:
+    yield Statement(adapted(sql.DROP_GARBAGE_ON), (LOCAL_KIND, effect.instance_id))
+    yield Statement(adapted(sql.FORGET_INSTANCE), (effect.instance_id,))
 
 
 def _replace_root(effect: ReplaceRoot) -> Iterator[Statement]:
@@ -355,18 +290,25 @@ def _forget_condemned(connection: Connection, command: ForgetCondemned) -> Purge
     return Purged(connection.execute(adapted(sql.FORGET_CONDEMNED), (command.before_at,)).rowcount)
 
 
+def _postpone(connection: Connection, command: PostponeReplication) -> Purged:
+    return Purged(connection.execute(POSTPONE, (command.due_at, command.by, command.blob_id)).rowcount)
+
+
 _EFFECTS: Mapping[type[Effect], Callable[[Any], Iterator[Statement]]] = MappingProxyType(
     {
         AddInode: _add_inode,
         ChangeInode: _change_inode,
         TouchDirectory: _touch_directory,
         ReplaceBlob: _replace_blob,
+        ReplaceCopies: _replace_copies,
+        QueueReplication: _queue_replication,
         RemoveInode: _remove_inode,
         RemoveTree: _remove_tree,
         MoveTree: _move_tree,
         AddLink: _add_link,
         UseLink: _use_link,
         PutInstance: _put_instance,
+        ForgetNode: _forget_node,
         ReplaceRoot: _replace_root,
         AddGarbage: _add_garbage,
         AddCondemned: _add_condemned,
@@ -381,6 +323,7 @@ _SWEEPS: Mapping[type[Command[Any]], Callable[[Connection, Any], Any]] = Mapping
         DropGarbage: _drop_garbage,
         Condemn: _condemn,
         ForgetCondemned: _forget_condemned,
+        PostponeReplication: _postpone,
         ClearImport: clear_import,
     }
 )

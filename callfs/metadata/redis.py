@@ -19,13 +19,13 @@ from callfs.deferreds import returns_deferred
 from callfs.errors import CallFSError, InternalError, MetadataUnavailable
 from callfs.identifiers import TokenBytes
 from callfs.metadata.commands import Command
-from callfs.metadata.interfaces import IMetadataStore, StoreStatistics
+from callfs.metadata.interfaces import IMetadataStore, ReplicationBacklog, StoreStatistics
+from callfs.metadata.lanes import Lanes, footprint
 from callfs.metadata.redis_commands import Commands
 from callfs.metadata.redis_opening import open_store, warn_of_weak_persistence
-from callfs.metadata.redis_order import Order
 from callfs.metadata.redis_reads import Reads
 from callfs.metadata.transfer import Record
-from callfs.model import BlobRef, Garbage, Inode, Instance, Link
+from callfs.model import BlobRef, Garbage, Inode, Instance, Link, Replication
 from callfs.redis_errors import RedisFault, Refused, translated
 from callfs.redis_pool import PoolObserver, RedisPool
 
@@ -83,7 +83,7 @@ class RedisStore:
         self._pool: RedisPool | None = None
         self._reads: Reads | None = None
         self._commands: Commands | None = None
-        self._order = Order()
+        self._lanes = Lanes()
         self._under_way: set[Deferred[Any]] = set()
 
     @returns_deferred
@@ -123,21 +123,21 @@ class RedisStore:
         Apply a command: stored when the Deferred fires.
 
         Commands of this node that meet are applied in the order they were given, see
-        ``callfs.metadata.redis_order``. A cancelled one may have been applied.
+        ``callfs.metadata.lanes``. A cancelled one may have been applied.
         """
         commands, pool = self._commands, self._pool
         if commands is None or pool is None:
             raise MetadataUnavailable("the metadata store isn't open")
         deadline = pool.deadline()
-        turn = self._order.enter(command)
+        turn = self._lanes.enter(footprint(command))
         over: Deferred[None] = Deferred()
         self._under_way.add(over)
         try:
-            await self._order.wait(turn)
+            await turn.come
             result: R = await commands.apply(command, deadline)
             return result
         finally:
-            self._order.leave(turn)
+            self._lanes.leave(turn)
             self._under_way.discard(over)
             over.callback(None)
 
@@ -187,9 +187,19 @@ class RedisStore:
         """A page of the condemned blobs."""
         return self._read(lambda reads: reads.condemned_blobs(before_at, after_id, limit))
 
-    def list_blobs(self, after_id: str = "", limit: int = 1000) -> Deferred[Sequence[tuple[BlobRef, str]]]:
-        """A page of all blobs that inodes name."""
-        return self._read(lambda reads: reads.list_blobs(after_id, limit))
+    def list_blobs(
+        self, after_id: str = "", limit: int = 1000, instance_id: str | None = None
+    ) -> Deferred[Sequence[tuple[BlobRef, str]]]:
+        """A page of all blobs that inodes name, or of those on one node."""
+        return self._read(lambda reads: reads.list_blobs(after_id, limit, instance_id))
+
+    def replications(self, now: int, by: str, limit: int = 1000) -> Deferred[Sequence[Replication]]:
+        """A page of the replication queue."""
+        return self._read(lambda reads: reads.replications(now, by, limit))
+
+    def replication_backlog(self) -> Deferred[Sequence[ReplicationBacklog]]:
+        """What waits in the replication queue, by node."""
+        return self._read(lambda reads: reads.replication_backlog())
 
     def instances(self) -> Deferred[Sequence[Instance]]:
         """All nodes that ever registered."""

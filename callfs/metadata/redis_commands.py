@@ -33,6 +33,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
 from twisted.logger import Logger
@@ -45,7 +46,7 @@ from callfs.metadata.facts import Decision, MoveTree
 from callfs.metadata.redis_effects import Words, sweep_result, sweep_words, words_of
 from callfs.metadata.redis_facts import KnownFacts, Question, Unasked, first_questions
 from callfs.metadata.redis_records import unframed
-from callfs.metadata.redis_scripts import APPLY, FACTS, OUTCOME
+from callfs.metadata.redis_scripts import APPLY, END_TURN, FACTS, OUTCOME
 from callfs.redis_errors import RedisFault, Unanswered
 from callfs.redis_pool import RedisPool
 
@@ -101,16 +102,18 @@ class Commands:
         :return: what the command says it returns; the change is stored then.
         :raises callfs.errors.CallFSError: the command's refusals, or the store's own.
         """
-        attempts = 0
+        attempts, token = 0, ""
         while True:
             self._check_time(deadline)
-            token = self._token_bytes(16).hex() if attempts >= _PATIENT_ATTEMPTS else ""
             outcome = await self._attempt(command, token, deadline)
             if outcome is not None:
                 return outcome[0]
             attempts += 1
             if attempts > _PATIENT_ATTEMPTS:
                 await self._pool.pause(_BETWEEN_TURNS_SECONDS)
+            elif attempts == _PATIENT_ATTEMPTS:
+                # The same from now on: a turn that came to nothing goes on, and doesn't stand in its own way.
+                token = self._token_bytes(16).hex()
 
     async def _attempt(self, command: Command[Any], token: str, deadline: float) -> tuple[Any] | None:
         """Decide and carry out once; ``None`` when something came in between."""
@@ -124,6 +127,7 @@ class Commands:
             return None
         decision, used, view = decided
         if not decision.effects:
+            await self._end_turn(token, deadline)
             return (decision.result,)
         effects = tuple(map(words_of, decision.effects))
         results = await self._carry_out(view, used, effects, token, deadline)
@@ -147,6 +151,9 @@ class Commands:
             except Unasked as unasked:
                 questions = (*questions, unasked.question)
                 continue
+            except CallFSError:
+                await self._end_turn(token, deadline)
+                raise
             return decision, tuple(facts.used), view
 
     async def _view(self, questions: tuple[Question, ...], token: str, deadline: float) -> _View | None:
@@ -159,6 +166,12 @@ class Commands:
             raise self._meaning(fault) from fault
         parts = unframed(reply)
         return None if parts == [b"wait"] else _View(questions, parts, self._pool.clock.seconds())
+
+    async def _end_turn(self, token: str, deadline: float) -> None:
+        """Nothing is to be changed: others needn't wait until the turn is over by itself."""
+        if token:
+            with suppress(RedisFault):
+                await self._pool.run_again(END_TURN, self._keys, self._store_id, token, deadline=deadline)
 
     async def _carry_out(
         self, view: _View, used: tuple[Question, ...], effects: tuple[Words, ...], token: str, deadline: float
@@ -177,7 +190,7 @@ class Commands:
         try:
             reply = await self._pool.run(APPLY, self._keys, *request, *counted, deadline=deadline)
         except Unanswered:
-            reply = await self._look_up(command_id, server_deadline, deadline)
+            reply = await self._look_up(command_id, deadline)
         except RedisFault as fault:
             raise self._meaning(fault) from fault
         status, *results = unframed(reply)
@@ -187,11 +200,11 @@ class Commands:
         self._acknowledged.extend(forgotten)
         return None
 
-    async def _look_up(self, command_id: str, server_deadline: int, deadline: float) -> bytes:
+    async def _look_up(self, command_id: str, deadline: float) -> bytes:
         """What became of a command whose reply was lost; if nothing, nothing ever will."""
         try:
             reply: bytes = await self._pool.run_again(
-                OUTCOME, self._keys, self._store_id, command_id, server_deadline, deadline=deadline
+                OUTCOME, self._keys, self._store_id, command_id, deadline=deadline
             )
         except RedisFault as fault:
             self._log.error("the outcome of a metadata command isn't known", event="metadata_outcome_unknown")

@@ -6,7 +6,16 @@ from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
-from callfs.metadata.commands import Command, Condemn, Condemned, DropGarbage, ForgetCondemned, Purged, PurgeLinks
+from callfs.metadata.commands import (
+    Command,
+    Condemn,
+    Condemned,
+    DropGarbage,
+    ForgetCondemned,
+    PostponeReplication,
+    Purged,
+    PurgeLinks,
+)
 from callfs.metadata.facts import (
     AddCondemned,
     AddGarbage,
@@ -14,12 +23,15 @@ from callfs.metadata.facts import (
     AddLink,
     ChangeInode,
     Effect,
+    ForgetNode,
     MarkImport,
     MoveTree,
     PutInstance,
+    QueueReplication,
     RemoveInode,
     RemoveTree,
     ReplaceBlob,
+    ReplaceCopies,
     ReplaceRoot,
     Retention,
     TakeIdentity,
@@ -37,8 +49,10 @@ from callfs.metadata.redis_records import (
     packed_instant,
     packed_instants,
     place_text,
+    replication_record,
     unframed,
 )
+from callfs.model import LocalPlacement
 
 Words = tuple[str | bytes | int, ...]
 
@@ -68,6 +82,15 @@ def _replace_blob(effect: ReplaceBlob) -> Words:
     return "replace", effect.inode_id, blob_record(effect.blob), *_retained(effect.retention)
 
 
+def _replace_copies(effect: ReplaceCopies) -> Words:
+    return "copies", effect.inode_id, blob_record(effect.blob)
+
+
+def _queue_replication(effect: QueueReplication) -> Words:
+    entry = effect.replication
+    return "queue", entry.blob_id, entry.due_at, replication_record(entry)
+
+
 def _remove_inode(effect: RemoveInode) -> Words:
     return "remove", effect.inode.id, effect.inode.path, *_retained(effect.retention)
 
@@ -93,6 +116,10 @@ def _put_instance(effect: PutInstance) -> Words:
     return "instance", effect.instance.id, instance_record(effect.instance)
 
 
+def _forget_node(effect: ForgetNode) -> Words:
+    return "forget_node", effect.instance_id, place_text(LocalPlacement(effect.instance_id))
+
+
 def _add_garbage(effect: AddGarbage) -> Words:
     blob = effect.blob
     return "add_garbage", blob.id, place_text(blob.placement), effect.not_before_at, blob.size, blob.sha256
@@ -108,12 +135,15 @@ _WORDS: Mapping[type[Effect], Callable[[Any], Words]] = MappingProxyType(
         ChangeInode: _change_inode,
         TouchDirectory: _touch_directory,
         ReplaceBlob: _replace_blob,
+        ReplaceCopies: _replace_copies,
+        QueueReplication: _queue_replication,
         RemoveInode: _remove_inode,
         RemoveTree: _remove_tree,
         MoveTree: _move_tree,
         AddLink: _add_link,
         UseLink: _use_link,
         PutInstance: _put_instance,
+        ForgetNode: _forget_node,
         ReplaceRoot: _change_inode,
         AddGarbage: _add_garbage,
         AddCondemned: _add_condemned,
@@ -135,6 +165,8 @@ def sweep_words(command: Command[Any]) -> Words | None:
             return "condemn", command.at, len(blob_ids), *blob_ids
         case ForgetCondemned():
             return "forget_condemned", command.before_at
+        case PostponeReplication():
+            return "postpone", command.blob_id, command.due_at, packed_instant(command.due_at), command.by or ""
         case ClearImport():
             return "clear_import", command.import_id, command.limit
     return None

@@ -5,8 +5,23 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 
 from callfs.errors import MetadataUnavailable
-from callfs.metadata.redis_records import garbage_from, inode_from, instance_from, link_from, unframed
-from callfs.metadata.transfer import CondemnedRecord, GarbageRecord, InodeRecord, InstanceRecord, LinkRecord, Record
+from callfs.metadata.redis_records import (
+    garbage_from,
+    inode_from,
+    instance_from,
+    link_from,
+    replication_from,
+    unframed,
+)
+from callfs.metadata.transfer import (
+    CondemnedRecord,
+    GarbageRecord,
+    InodeRecord,
+    InstanceRecord,
+    LinkRecord,
+    Record,
+    ReplicationRecord,
+)
 
 Ask = Callable[[str, bytes, int], Awaitable[bytes]]
 """Asks ``export.lua`` for something, from where on, and how much at most."""
@@ -60,10 +75,15 @@ def _instance(instance_id: bytes, record: bytes) -> Record:
     return InstanceRecord(instance=instance_from(instance_id.decode(), record))
 
 
+def _replication(blob_id: bytes, record: bytes) -> Record:
+    return ReplicationRecord(replication=replication_from(blob_id, record))
+
+
 _RECORDS: tuple[tuple[str, Callable[[bytes, bytes], Record]], ...] = (
     ("inodes", _inode),
     ("links", _link),
     ("garbage", _garbage),
     ("condemned", _condemned),
     ("instances", _instance),
+    ("replications", _replication),
 )

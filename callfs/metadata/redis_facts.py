@@ -6,11 +6,20 @@ from collections.abc import Mapping, Sequence
 
 from callfs import paths
 from callfs.errors import Conflict
-from callfs.metadata.commands import Command, ConsumeLink, CreateFile, Move, PutFile, RegisterInstance
-from callfs.metadata.facts import TreeFacts
+from callfs.metadata.commands import (
+    Command,
+    ConsumeLink,
+    CreateFile,
+    ForgetInstance,
+    Move,
+    PutFile,
+    RegisterInstance,
+    Relocate,
+)
+from callfs.metadata.facts import Holdings, TreeFacts
 from callfs.metadata.importing import BeginImport, FinishImport, ImportRecords
-from callfs.metadata.redis_records import inode_from, instance_from, link_from, unframed
-from callfs.model import Inode, Instance, Link
+from callfs.metadata.redis_records import inode_from, instance_from, link_from, place_text, unframed
+from callfs.model import Inode, Instance, Link, LocalPlacement
 
 TREE_LIMIT = 100_000
 """How many entries a tree may have that one script moves or removes; ``TREE_LIMIT`` of ``common.lua``."""
@@ -43,6 +52,11 @@ class KnownFacts:
             raise Unasked(question)
         self.used[question] = None
         return self._answers[question]
+
+    def inode(self, inode_id: str) -> Inode | None:
+        """The inode with this id."""
+        parts = unframed(self._answer("inode", inode_id))
+        return inode_from(inode_id, parts[0].decode(), parts[1]) if parts else None
 
     def chain(self, path: str) -> Sequence[Inode]:
         """What exists of ``path`` and its ancestors."""
@@ -91,6 +105,11 @@ class KnownFacts:
         record = self._answer("instance", instance_id)
         return instance_from(instance_id, record) if record else None
 
+    def holdings(self, instance_id: str) -> Holdings:
+        """What there is on the node, or waits for it."""
+        copies, waiting, garbage = map(int, self._answer(*holdings_question(instance_id)).split())
+        return Holdings(copies > 0, waiting > 0, garbage)
+
     def unfinished_import(self) -> str | None:
         """The import that was begun and not finished."""
         return self._answer("import").decode() or None
@@ -105,6 +124,11 @@ def first_questions(command: Command[object]) -> tuple[Question, ...]:
     match command:
         case CreateFile() | PutFile():
             return ("chain", command.path), condemned_question([copy.id for copy in command.blob.copies()])
+        case Relocate():
+            new_ids = {copy.id for copy in command.blob.copies()} - set(command.expected_blob_ids)
+            return ("inode", command.inode_id), condemned_question(sorted(new_ids))
+        case ForgetInstance():
+            return (holdings_question(command.instance_id),)
         case Move() if command.source != command.destination:
             return ("chain", command.source), ("chain", command.destination)
         case ConsumeLink():
@@ -124,6 +148,11 @@ def first_questions(command: Command[object]) -> tuple[Question, ...]:
 def condemned_question(blob_ids: Sequence[str]) -> Question:
     """Whether one of the blobs is condemned."""
     return ("condemned", str(len(blob_ids)), *blob_ids)
+
+
+def holdings_question(instance_id: str) -> Question:
+    """What there is on a node, or waits for it."""
+    return "holdings", instance_id, place_text(LocalPlacement(instance_id))
 
 
 def chain_from(path: str, answer: bytes) -> Sequence[Inode]:

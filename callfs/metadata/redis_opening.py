@@ -10,13 +10,20 @@ from callfs.errors import MetadataUnavailable
 from callfs.identifiers import TokenBytes, new_store_id
 from callfs.metadata.interfaces import StoreUnusable, UnfinishedImport
 from callfs.metadata.redis_records import inode_record, unframed
-from callfs.metadata.redis_scripts import OPEN
+from callfs.metadata.redis_scripts import OPEN, UPGRADE
 from callfs.model import ROOT_INODE
 from callfs.redis_errors import RedisFault, Refused
 from callfs.redis_pool import RedisPool
 
-FORMAT = 1
-"""The number of the form that keys and records have; a store with a greater one is of a newer version."""
+FORMAT = 2
+"""
+The number of the form that keys and records have; a store with a greater one is of a newer version.
+
+1 had no list of the blobs on each node's disk, and no replication queue, and its identity elsewhere: nodes that
+know only that one are refused by the store from the upgrade on.
+"""
+
+_UPGRADED_AT_ONCE = 500
 
 _OLDEST_SERVER = (5, 0)
 _CREDENTIALS = frozenset(["NOAUTH", "WRONGPASS", "NOPERM"])
@@ -39,11 +46,13 @@ async def open_store(pool: RedisPool, key: str, token_bytes: TokenBytes, importi
         await _check_eviction(pool, deadline)
         root = (ROOT_INODE.id, inode_record(ROOT_INODE))
         reply = await pool.run_again(OPEN, (key,), new_store_id(token_bytes), FORMAT, *root, deadline=deadline)
+        store_id, form, count, import_id = unframed(reply)
+        if form.isdigit() and int(form) < FORMAT:
+            await _upgrade(pool, key, store_id)
     except Refused as refusal:
         raise _unusable(refusal) from refusal
     except RedisFault as fault:
         raise MetadataUnavailable("the Redis server of the metadata store doesn't answer") from fault
-    store_id, form, count, import_id = unframed(reply)
     if not form.isdigit() or int(form) > FORMAT:
         raise StoreUnusable(
             f"the metadata in Redis have format {form.decode()!r}, this version knows {FORMAT} at most: "
@@ -52,6 +61,15 @@ async def open_store(pool: RedisPool, key: str, token_bytes: TokenBytes, importi
     if import_id and not importing:
         raise UnfinishedImport
     return store_id.decode(), count == b"1"
+
+
+async def _upgrade(pool: RedisPool, key: str, store_id: bytes) -> None:
+    """Bring a store of an older format to this one, in steps of which each has the usual time limit."""
+    at, more = b"", True
+    while more:
+        words = (store_id, at, _UPGRADED_AT_ONCE, FORMAT)
+        (at,) = unframed(await pool.run_again(UPGRADE, (key,), *words, deadline=pool.deadline()))
+        more = at != b""
 
 
 def _unusable(refusal: Refused) -> Exception:
@@ -89,11 +107,19 @@ async def _check_eviction(pool: RedisPool, deadline: float) -> None:
     """A server that throws keys away when its memory is full would throw away files."""
     policy = await _setting(pool, "maxmemory-policy", deadline)
     limit = await _setting(pool, "maxmemory", deadline)
-    if policy is not None and policy.startswith("allkeys") and limit != "0":
+    if policy is None or policy == "noeviction" or limit == "0":
+        return
+    if policy.startswith("allkeys"):
         raise StoreUnusable(
             f"the Redis server deletes any key when its memory is full (maxmemory-policy {policy}), which would "
             "lose files: set maxmemory-policy noeviction"
         )
+    _log.warn(
+        "Redis deletes keys that have a time to live when its memory is full (maxmemory-policy {policy}), among "
+        "them what tells whether a change whose answer was lost was made: set maxmemory-policy noeviction",
+        event="redis_eviction",
+        policy=policy,
+    )
 
 
 async def warn_of_weak_persistence(pool: RedisPool) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from callfs import paths
 from callfs.errors import CallFSError
-from callfs.metadata.interfaces import StoreStatistics
+from callfs.metadata.interfaces import ReplicationBacklog, StoreStatistics
 from callfs.metadata.redis_export import export
 from callfs.metadata.redis_facts import chain_from
 from callfs.metadata.redis_records import (
@@ -17,16 +17,20 @@ from callfs.metadata.redis_records import (
     instance_from,
     link_from,
     place_of,
+    place_text,
+    replication_from,
     unframed,
+    unsorted,
 )
 from callfs.metadata.redis_scripts import EXPORT, PAGES, POINT, VERIFY
 from callfs.metadata.transfer import Record
-from callfs.model import BlobRef, Garbage, Inode, Instance, Link
+from callfs.model import BlobRef, Garbage, Inode, Instance, Link, LocalPlacement, Replication
 from callfs.redis_connection import Argument
 from callfs.redis_errors import RedisFault
 from callfs.redis_pool import RedisPool, Script
 
 _VERIFIED_AT_ONCE = 500
+_VERIFIED = (("paths", ""), ("blobs", ""), ("local", ""), ("replications", ""), ("links", "0"))
 _MOST_NAMED_AT_ONCE = 1000
 
 
@@ -110,15 +114,29 @@ class Reads:
         reply = await self._ask(PAGES, "condemned", before_at, after_id, limit)
         return [blob_id.decode() for blob_id in unframed(reply)]
 
-    async def list_blobs(self, after_id: str, limit: int) -> Sequence[tuple[BlobRef, str]]:
-        """A page of all blobs that inodes name, replicas as blobs of their own."""
-        parts = unframed(await self._ask(PAGES, "blobs", after_id, limit))
+    async def list_blobs(self, after_id: str, limit: int, instance_id: str | None) -> Sequence[tuple[BlobRef, str]]:
+        """A page of all blobs that inodes name, or of those on one node, replicas as blobs of their own."""
+        place = "" if instance_id is None else place_text(LocalPlacement(instance_id))
+        parts = unframed(await self._ask(PAGES, "blobs", after_id, limit, place))
         found = []
         for blob_id, path, record in zip(parts[::3], parts[1::3], parts[2::3], strict=True):
             blob = blob_from(record)
             (copy,) = (copy for copy in blob.copies() if copy.id == blob_id.decode())
             found.append((BlobRef(copy.id, copy.size, copy.sha256, copy.placement), path.decode()))
         return found
+
+    async def replications(self, now: int, by: str, limit: int) -> Sequence[Replication]:
+        """A page of the replication queue."""
+        parts = unframed(await self._ask(PAGES, "replications", by, now, limit))
+        return [replication_from(blob_id, record) for blob_id, record in zip(parts[::2], parts[1::2], strict=True)]
+
+    async def replication_backlog(self) -> Sequence[ReplicationBacklog]:
+        """What waits in the replication queue, by node."""
+        parts = iter(unframed(await self._ask(PAGES, "backlog")))
+        return [
+            ReplicationBacklog(by.decode(), int(waiting), int(failing), unsorted(oldest))
+            for by, waiting, failing, oldest in zip(parts, parts, parts, parts, strict=True)
+        ]
 
     async def instances(self) -> Sequence[Instance]:
         """All nodes that ever registered, by id."""
@@ -128,8 +146,8 @@ class Reads:
 
     async def statistics(self) -> StoreStatistics:
         """Counts over the whole store, which the scripts keep."""
-        files, directories, size, _, links, garbage = await self._counts()
-        return StoreStatistics(files, directories, size, links, garbage)
+        files, directories, size, _, links, garbage, replications = await self._counts()
+        return StoreStatistics(files, directories, size, links, garbage, replications)
 
     async def _counts(self) -> list[int]:
         return [int(count) for count in unframed(await self._ask(POINT, "statistics"))]
@@ -146,7 +164,7 @@ class Reads:
         """
         before = await self._counts()
         seen, findings = [0, 0, 0], []
-        for what, start in (("paths", ""), ("blobs", ""), ("links", "0")):
+        for what, start in _VERIFIED:
             at: bytes | str = start
             while True:
                 reply = await self._ask(VERIFY, what, at, _VERIFIED_AT_ONCE)

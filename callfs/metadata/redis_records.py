@@ -13,13 +13,26 @@ from collections.abc import Iterator, Sequence
 import msgspec
 
 from callfs import paths
-from callfs.model import BlobRef, Garbage, Inode, InodeType, Instance, Link, LocalPlacement, Placement, S3Placement
+from callfs.model import (
+    BlobRef,
+    Garbage,
+    Inode,
+    InodeType,
+    Instance,
+    Link,
+    LocalPlacement,
+    Placement,
+    ReplicaOrder,
+    Replication,
+    S3Placement,
+)
 
 _HEAD = struct.Struct(">qqqIB")
 _BLOB = struct.Struct(">q")
 _LINK = struct.Struct(">qqq")
 _INSTANT = struct.Struct(">q")
 _INSTANTS = struct.Struct(">qq")
+_REPLICATION = struct.Struct(">Iq16s")
 _LENGTH = struct.Struct(">H")
 _NEVER = -(1 << 63)
 
@@ -195,6 +208,33 @@ def garbage_from(number: bytes, record: bytes) -> Garbage:
 def garbage_number(entry_id: int) -> str:
     """A number of the garbage queue as the scripts write it, so that numbers sort as texts."""
     return f"{entry_id:016d}"
+
+
+def replication_record(entry: Replication) -> bytes:
+    """An entry of the replication queue; its blob is the key."""
+    texts = (entry.inode_id, entry.order.by, place_text(entry.order.target))
+    head = _REPLICATION.pack(entry.attempts, entry.due_at, _sorting(entry.queued_at))
+    return head + b"".join(_text(text.encode()) for text in texts)
+
+
+def replication_from(blob_id: bytes, record: bytes) -> Replication:
+    """The entry in a record."""
+    attempts, due_at, queued = _REPLICATION.unpack_from(record)
+    inode_id, at = _read_text(record, _REPLICATION.size)
+    by, at = _read_text(record, at)
+    place, _ = _read_text(record, at)
+    order = ReplicaOrder(_placement(place.decode()), by.decode())
+    return Replication(blob_id.decode(), inode_id.decode(), order, unsorted(queued), due_at, attempts)
+
+
+def _sorting(at: int) -> bytes:
+    """An instant as a text that sorts like it."""
+    return b"%016x" % (at - _NEVER)
+
+
+def unsorted(text: bytes) -> int:
+    """The instant in a text that sorts like it."""
+    return int(text, 16) + _NEVER
 
 
 def instance_record(instance: Instance) -> bytes:

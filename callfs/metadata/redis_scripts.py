@@ -13,10 +13,12 @@ def _script(*parts: str) -> Script:
 
 
 OPEN = _script("open")
+UPGRADE = _script("upgrade")
 POINT = _script("point")
 PAGES = _script("questions", "pages")
 FACTS = _script("questions", "facts")
 APPLY = _script("questions", "effects", "importing", "apply")
 OUTCOME = _script("outcome")
+END_TURN = _script("turn")
 VERIFY = _script("verify")
 EXPORT = _script("export")

@@ -8,7 +8,19 @@ from types import MappingProxyType
 from typing import Any
 
 from callfs import paths
-from callfs.model import BlobRef, Garbage, Inode, InodeType, Instance, Link, LocalPlacement, Placement, S3Placement
+from callfs.model import (
+    BlobRef,
+    Garbage,
+    Inode,
+    InodeType,
+    Instance,
+    Link,
+    LocalPlacement,
+    Placement,
+    ReplicaOrder,
+    Replication,
+    S3Placement,
+)
 
 LOCAL_KIND = "localfs"
 S3_KIND = "s3"
@@ -115,6 +127,26 @@ def garbage_from_row(row: Sequence[Any]) -> Garbage:
 def garbage_values(blob: BlobRef, not_before_at: int) -> tuple[Any, ...]:
     """The columns of a new entry: blob_id, kind, instance_id, size, sha256, not_before_at."""
     return (blob.id, *placement_columns(blob.placement), blob.size, blob.sha256, not_before_at)
+
+
+def replication_from_row(row: Sequence[Any]) -> Replication:
+    """The entry in a row of blob_id, inode_id, kind, instance_id, made_by, queued_at, due_at, attempts."""
+    order = ReplicaOrder(placement(row[2], row[3]), row[4])
+    return Replication(row[0], row[1], order, queued_at=row[5], due_at=row[6], attempts=row[7])
+
+
+def replication_values(entry: Replication) -> tuple[Any, ...]:
+    """The columns of an entry, as :func:`replication_from_row` reads them."""
+    place = placement_columns(entry.order.target)
+    return (
+        entry.blob_id,
+        entry.inode_id,
+        *place,
+        entry.order.by,
+        entry.queued_at,
+        entry.due_at,
+        entry.attempts,
+    )
 
 
 def instance_from_row(row: Sequence[Any]) -> Instance:

@@ -46,6 +46,11 @@ COUNT_INODES = (
 SUM_OF_SIZES = "SELECT coalesce(sum(size), 0) FROM blobs WHERE role = 0"
 COUNT_LINKS = "SELECT count(*) FROM links"
 COUNT_GARBAGE = "SELECT count(*) FROM garbage"
+COUNT_REPLICATIONS = "SELECT count(*) FROM replications"
+REPLICATIONS = """SELECT blob_id, inode_id, kind, instance_id, made_by, queued_at, due_at, attempts
+    FROM replications WHERE made_by = ? AND due_at <= ? ORDER BY made_by, due_at, blob_id LIMIT ?"""
+REPLICATION_BACKLOG = """SELECT made_by, count(*), count(*) FILTER (WHERE attempts > 0), min(queued_at)
+    FROM replications GROUP BY made_by ORDER BY made_by"""
 ANYTHING = "SELECT 1 FROM inodes WHERE id <> ? LIMIT 1"
 
 OF_INODE = "inode_id = ?"
@@ -79,7 +84,18 @@ ADD_GARBAGE = """INSERT INTO garbage (blob_id, kind, instance_id, size, sha256, 
 LAST_INODES = "SELECT id FROM inodes WHERE id <> ? ORDER BY path DESC LIMIT ?"
 CLEAR_GARBAGE = "DELETE FROM garbage WHERE id IN (SELECT id FROM garbage ORDER BY id LIMIT ?)"
 CLEAR_CONDEMNED = "DELETE FROM condemned WHERE blob_id IN (SELECT blob_id FROM condemned ORDER BY blob_id LIMIT ?)"
+CLEAR_REPLICATIONS = """DELETE FROM replications
+    WHERE blob_id IN (SELECT blob_id FROM replications ORDER BY blob_id LIMIT ?)"""
 CLEAR_INSTANCES = "DELETE FROM instances"
+
+QUEUE_REPLICATION = """INSERT INTO replications
+    (blob_id, inode_id, kind, instance_id, made_by, queued_at, due_at, attempts) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"""
+POSTPONE = """UPDATE replications SET due_at = ?, made_by = coalesce(?, made_by), attempts = attempts + 1
+    WHERE blob_id = ?"""
+COPIES_ON = "SELECT 1 FROM blobs WHERE instance_id = ? LIMIT 1"
+REPLICATIONS_ON = "SELECT 1 FROM replications WHERE made_by = ? OR instance_id = ? LIMIT 1"
+DROP_GARBAGE_ON = "DELETE FROM garbage WHERE kind = ? AND instance_id = ?"
+FORGET_INSTANCE = "DELETE FROM instances WHERE id = ?"
 
 
 def bury(whose: str) -> str:
@@ -96,6 +112,11 @@ def bury(whose: str) -> str:
 def unname_blobs(whose: str) -> str:
     """The statement that takes the blobs of some inodes away from them; ``whose`` as for :func:`bury`."""
     return f"DELETE FROM blobs WHERE {whose}"
+
+
+def unqueue(whose: str) -> str:
+    """The statement that takes some inodes out of the replication queue; ``whose`` as for :func:`bury`."""
+    return f"DELETE FROM replications WHERE {whose}"
 
 
 def unlink(whose: str) -> str:

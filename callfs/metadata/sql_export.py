@@ -6,8 +6,16 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any
 
 from callfs.metadata import sql
-from callfs.metadata.rows import inode_from_row, instance_from_row, link_from_row, placement
-from callfs.metadata.transfer import CondemnedRecord, GarbageRecord, InodeRecord, InstanceRecord, LinkRecord, Record
+from callfs.metadata.rows import inode_from_row, instance_from_row, link_from_row, placement, replication_from_row
+from callfs.metadata.transfer import (
+    CondemnedRecord,
+    GarbageRecord,
+    InodeRecord,
+    InstanceRecord,
+    LinkRecord,
+    Record,
+    ReplicationRecord,
+)
 from callfs.model import BlobRef
 
 PAGE_ROWS = 1000
@@ -18,6 +26,8 @@ _LINKS = """SELECT token_hash, inode_id, created_by, created_at, expires_at, use
     ORDER BY token_hash"""
 _GARBAGE = "SELECT blob_id, size, sha256, kind, instance_id, not_before_at FROM garbage ORDER BY id"
 _CONDEMNED = "SELECT blob_id, condemned_at FROM condemned ORDER BY blob_id"
+_REPLICATIONS = """SELECT blob_id, inode_id, kind, instance_id, made_by, queued_at, due_at, attempts
+    FROM replications ORDER BY blob_id"""
 
 
 def record_pages(
@@ -35,6 +45,7 @@ def record_pages(
         (_GARBAGE, _garbage),
         (_CONDEMNED, lambda row: CondemnedRecord(blob_id=row[0], condemned_at=row[1])),
         (sql.INSTANCES, lambda row: InstanceRecord(instance=instance_from_row(row))),
+        (_REPLICATIONS, lambda row: ReplicationRecord(replication=replication_from_row(row))),
     )
     for query, record in queries:
         for rows in pages(query):

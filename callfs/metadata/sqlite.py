@@ -18,18 +18,15 @@ from callfs.errors import MetadataUnavailable
 from callfs.identifiers import TokenBytes
 from callfs.metadata import sqlite_queries as queries
 from callfs.metadata.commands import Command
-from callfs.metadata.interfaces import IMetadataStore, StoreStatistics, UnfinishedImport
+from callfs.metadata.interfaces import IMetadataStore, ReplicationBacklog, StoreStatistics, UnfinishedImport
 from callfs.metadata.sqlite_file import DatabaseFile, FileLock
 from callfs.metadata.sqlite_readers import Readers
 from callfs.metadata.sqlite_verify import verify
 from callfs.metadata.sqlite_writer import CommandWriter, StoreObserver
 from callfs.metadata.transfer import Record
-from callfs.model import BlobRef, Garbage, Inode, Instance, Link
+from callfs.model import BlobRef, Garbage, Inode, Instance, Link, Replication
 
 R = TypeVar("R")
-
-_INLINE_ROWS = 64
-"""A page of so many rows is read on the reactor's thread: it takes less than the way to another thread."""
 
 _WRITER_BUSY_SECONDS = 0.1
 """How long one attempt to begin a transaction waits for another process; attempts follow each other."""
@@ -220,9 +217,19 @@ class SqliteStore:
         """A page of the condemned blobs."""
         return self._page(limit, queries.condemned_blobs, before_at, after_id)
 
-    def list_blobs(self, after_id: str = "", limit: int = 1000) -> Deferred[Sequence[tuple[BlobRef, str]]]:
-        """A page of all blobs that inodes name."""
-        return self._page(limit, queries.list_blobs, after_id)
+    def list_blobs(
+        self, after_id: str = "", limit: int = 1000, instance_id: str | None = None
+    ) -> Deferred[Sequence[tuple[BlobRef, str]]]:
+        """A page of all blobs that inodes name, or of those on one node."""
+        return self._page(limit, queries.list_blobs, after_id, instance_id)
+
+    def replications(self, now: int, by: str, limit: int = 1000) -> Deferred[Sequence[Replication]]:
+        """A page of the replication queue."""
+        return self._page(limit, queries.replications, now, by)
+
+    def replication_backlog(self) -> Deferred[Sequence[ReplicationBacklog]]:
+        """What waits in the replication queue, by node, without a time limit."""
+        return self._threaded(queries.replication_backlog, limited=False)
 
     def instances(self) -> Deferred[Sequence[Instance]]:
         """All nodes that ever registered."""
@@ -247,15 +254,7 @@ class SqliteStore:
         return _not_open() if self._readers is None else self._readers.threaded(query, *args, limited=limited)
 
     def _page(self, limit: int, query: Callable[..., Sequence[R]], *args: Any) -> Deferred[Sequence[R]]:
-        """Most directories are small: look at the first rows at once, go to a thread only when there are more."""
-        first = self._inline(query, *args, min(limit, _INLINE_ROWS))
-        if limit <= _INLINE_ROWS:
-            return first
-
-        def complete(rows: Sequence[R]) -> Sequence[R] | Deferred[Sequence[R]]:
-            return rows if len(rows) < _INLINE_ROWS else self._threaded(query, *args, limit)
-
-        return first.addCallback(complete)
+        return _not_open() if self._readers is None else self._readers.page(limit, query, *args)
 
 
 def _probe(connection: sqlite3.Connection) -> None:

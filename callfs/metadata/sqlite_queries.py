@@ -16,16 +16,17 @@ from typing import Any
 from callfs import paths
 from callfs.metadata import sql, sql_export
 from callfs.metadata.depthwalk import Row, just_after, rows_to_depth
-from callfs.metadata.interfaces import StoreStatistics
+from callfs.metadata.interfaces import ReplicationBacklog, StoreStatistics
 from callfs.metadata.rows import (
     garbage_from_row,
     inode_from_row,
     instance_from_row,
     link_from_row,
     placement,
+    replication_from_row,
 )
 from callfs.metadata.transfer import Record
-from callfs.model import ROOT_INODE_ID, BlobRef, Garbage, Inode, Instance, Link
+from callfs.model import ROOT_INODE_ID, BlobRef, Garbage, Inode, Instance, Link, Replication
 
 INODE_COLUMNS = sql.inode_columns("json_group_array(json_array(r.role, r.blob_id, r.kind, r.instance_id))")
 
@@ -42,6 +43,10 @@ NAMED_BLOBS = """SELECT blob_id FROM json_each(?1) w JOIN blobs n ON n.blob_id =
 CONDEMNED = sql.CONDEMNED
 BLOBS = """SELECT b.blob_id, b.size, b.sha256, b.kind, b.instance_id, i.path
     FROM blobs b JOIN inodes i ON i.id = b.inode_id WHERE b.blob_id > ? ORDER BY b.blob_id LIMIT ?"""
+BLOBS_ON = """SELECT b.blob_id, b.size, b.sha256, b.kind, b.instance_id, i.path
+    FROM blobs b JOIN inodes i ON i.id = b.inode_id
+    WHERE b.instance_id = ? AND b.blob_id > ? ORDER BY b.blob_id LIMIT ?"""
+REPLICATIONS = sql.REPLICATIONS
 
 
 def chain_query(length: int) -> str:
@@ -120,10 +125,25 @@ def condemned_blobs(connection: sqlite3.Connection, before_at: int, after_id: st
     return [row[0] for row in connection.execute(CONDEMNED, (after_id, before_at, limit)).fetchall()]
 
 
-def list_blobs(connection: sqlite3.Connection, after_id: str, limit: int) -> Sequence[tuple[BlobRef, str]]:
+def list_blobs(
+    connection: sqlite3.Connection, after_id: str, instance_id: str | None, limit: int
+) -> Sequence[tuple[BlobRef, str]]:
     """A page of all blobs that inodes name, replicas as blobs of their own, by id, each with the path."""
-    rows = connection.execute(BLOBS, (after_id, limit)).fetchall()
+    if instance_id is None:
+        rows = connection.execute(BLOBS, (after_id, limit)).fetchall()
+    else:
+        rows = connection.execute(BLOBS_ON, (instance_id, after_id, limit)).fetchall()
     return [(BlobRef(row[0], row[1], row[2], placement(row[3], row[4])), row[5]) for row in rows]
+
+
+def replications(connection: sqlite3.Connection, now: int, by: str, limit: int) -> Sequence[Replication]:
+    """A page of the replication queue."""
+    return [replication_from_row(row) for row in connection.execute(REPLICATIONS, (by, now, limit)).fetchall()]
+
+
+def replication_backlog(connection: sqlite3.Connection) -> Sequence[ReplicationBacklog]:
+    """What waits in the replication queue, by node."""
+    return [ReplicationBacklog(*row) for row in connection.execute(sql.REPLICATION_BACKLOG).fetchall()]
 
 
 def instances(connection: sqlite3.Connection) -> Sequence[Instance]:
@@ -138,7 +158,8 @@ def statistics(connection: sqlite3.Connection) -> StoreStatistics:
         size = connection.execute(sql.SUM_OF_SIZES).fetchall()[0][0]
         links = connection.execute(sql.COUNT_LINKS).fetchall()[0][0]
         waiting = connection.execute(sql.COUNT_GARBAGE).fetchall()[0][0]
-    return StoreStatistics(files, directories, size, links, waiting)
+        queued = connection.execute(sql.COUNT_REPLICATIONS).fetchall()[0][0]
+    return StoreStatistics(files, directories, size, links, waiting, queued)
 
 
 def is_empty(connection: sqlite3.Connection) -> bool:

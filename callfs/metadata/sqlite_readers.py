@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred, DeferredList, fail, succeed
@@ -22,6 +22,9 @@ from callfs.metadata.sqlite_writer import StoreObserver, report_fault
 T = TypeVar("T")
 Query = Callable[..., T]
 """A function of a connection and further arguments."""
+
+_INLINE_ROWS = 64
+"""A page of so many rows is read on the reactor's thread: it takes less than the way to another thread."""
 
 
 class Readers:
@@ -69,6 +72,21 @@ class Readers:
             if is_contended(error):
                 return self.threaded(query, *args)
             return fail(self._refusal(error))
+
+    def page(self, limit: int, query: Query[Sequence[T]], *args: Any) -> Deferred[Sequence[T]]:
+        """
+        Run a query for a page, whose last argument is its ``limit``.
+
+        Most directories are small: look at the first rows at once, go to a thread only when there are more.
+        """
+        first = self.inline(query, *args, min(limit, _INLINE_ROWS))
+        if limit <= _INLINE_ROWS:
+            return first
+
+        def complete(rows: Sequence[T]) -> Sequence[T] | Deferred[Sequence[T]]:
+            return rows if len(rows) < _INLINE_ROWS else self.threaded(query, *args, limit)
+
+        return first.addCallback(complete)
 
     def threaded(self, query: Query[T], *args: Any, limited: bool = True) -> Deferred[T]:
         """

@@ -19,6 +19,7 @@ from callfs.metadata.commands import (
     Condemned,
     DropGarbage,
     ForgetCondemned,
+    PostponeReplication,
     Purged,
     PurgeLinks,
 )
@@ -30,12 +31,16 @@ from callfs.metadata.facts import (
     AddLink,
     ChangeInode,
     Effect,
+    ForgetNode,
+    Holdings,
     MarkImport,
     MoveTree,
     PutInstance,
+    QueueReplication,
     RemoveInode,
     RemoveTree,
     ReplaceBlob,
+    ReplaceCopies,
     ReplaceRoot,
     Retention,
     TakeIdentity,
@@ -44,11 +49,25 @@ from callfs.metadata.facts import (
     UseLink,
 )
 from callfs.metadata.importing import ClearImport
-from callfs.metadata.rows import LOCAL_KIND, blob_values, garbage_values, inode_values, instance_from_row
+from callfs.metadata.rows import (
+    LOCAL_KIND,
+    blob_values,
+    garbage_values,
+    inode_values,
+    instance_from_row,
+    replication_values,
+)
 from callfs.model import ROOT_INODE_ID, BlobRef, Inode, Instance, Link
 
+_CLEAR_INODE = (
+    sql.unlink(sql.OF_INODE),
+    sql.unqueue(sql.OF_INODE),
+    sql.unname_blobs(sql.OF_INODE),
+    sql.REMOVE_INODE,
+)
 _OF_TREE = f"inode_id IN ({sql.IN_TREE})"
 PURGE_LINKS = f"DELETE FROM links WHERE token_hash IN ({sql.OLD_LINKS})"
+COUNT_GARBAGE_ON = "SELECT count(*) FROM garbage WHERE kind = ? AND instance_id = ?"
 LONGEST_PATH = "SELECT coalesce(max(length(CAST(path AS BLOB))), 0) FROM inodes WHERE path > ? AND path < ?"
 
 
@@ -57,6 +76,10 @@ class SqliteFacts:
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
+
+    def inode(self, inode_id: str) -> Inode | None:
+        """The inode with this id."""
+        return queries.get_by_id(self._connection, inode_id)
 
     def chain(self, path: str) -> Sequence[Inode]:
         """What exists of ``path`` and its ancestors."""
@@ -95,6 +118,13 @@ class SqliteFacts:
             "SELECT id, root_id, api_endpoint, last_seen_at FROM instances WHERE id = ?", (instance_id,)
         ).fetchall()
         return instance_from_row(rows[0]) if rows else None
+
+    def holdings(self, instance_id: str) -> Holdings:
+        """What there is on the node, or waits for it."""
+        copies = self._connection.execute(sql.COPIES_ON, (instance_id,)).fetchall()
+        waiting = self._connection.execute(sql.REPLICATIONS_ON, (instance_id, instance_id)).fetchall()
+        count = self._connection.execute(COUNT_GARBAGE_ON, (LOCAL_KIND, instance_id)).fetchall()[0][0]
+        return Holdings(bool(copies), bool(waiting), count)
 
     def unfinished_import(self) -> str | None:
         """The import that was begun and not finished."""
@@ -146,6 +176,15 @@ def _replace_blob(connection: sqlite3.Connection, effect: ReplaceBlob) -> None:
     _add_blob(connection, effect.inode_id, effect.blob)
 
 
+def _replace_copies(connection: sqlite3.Connection, effect: ReplaceCopies) -> None:
+    _unname(connection, sql.OF_INODE, (effect.inode_id,))
+    _add_blob(connection, effect.inode_id, effect.blob)
+
+
+def _queue_replication(connection: sqlite3.Connection, effect: QueueReplication) -> None:
+    connection.execute(sql.QUEUE_REPLICATION, replication_values(effect.replication))
+
+
 def _remove_inode(connection: sqlite3.Connection, effect: RemoveInode) -> None:
     inode = effect.inode
     if not inode.is_directory:
@@ -165,6 +204,12 @@ def _bury(connection: sqlite3.Connection, whose: str, which: tuple[str, ...], re
     """Move the blobs of some inodes to the garbage queue."""
     times = (LOCAL_KIND, retention.local_at, retention.elsewhere_at)
     connection.execute(sql.bury(whose), (*times, *which))
+    _unname(connection, whose, which)
+
+
+def _unname(connection: sqlite3.Connection, whose: str, which: tuple[str, ...]) -> None:
+    """Take the blobs of some inodes away from them, and what is queued because of them."""
+    connection.execute(sql.unqueue(whose), which)
     connection.execute(sql.unname_blobs(whose), which)
 
 
@@ -193,6 +238,11 @@ def _put_instance(connection: sqlite3.Connection, effect: PutInstance) -> None:
         "INSERT OR REPLACE INTO instances (id, root_id, api_endpoint, last_seen_at) VALUES (?, ?, ?, ?)",
         (node.id, node.root_id, node.api_endpoint, node.last_seen_at),
     )
+
+
+def _forget_node(connection: sqlite3.Connection, effect: ForgetNode) -> None:
+    connection.execute(sql.DROP_GARBAGE_ON, (LOCAL_KIND, effect.instance_id))
+    connection.execute(sql.FORGET_INSTANCE, (effect.instance_id,))
 
 
 def _add_garbage(connection: sqlite3.Connection, effect: AddGarbage) -> None:
@@ -241,11 +291,16 @@ def _forget_condemned(connection: sqlite3.Connection, command: ForgetCondemned) 
     return Purged(cursor.rowcount)
 
 
+def _postpone(connection: sqlite3.Connection, command: PostponeReplication) -> Purged:
+    values = (command.due_at, command.by, command.blob_id)
+    return Purged(connection.execute(sql.POSTPONE, values).rowcount)
+
+
 def _clear_import(connection: sqlite3.Connection, command: ClearImport) -> Purged:
     if queries.unfinished_import(connection) != command.import_id:
         return Purged(0)
     ids = connection.execute(sql.LAST_INODES, (ROOT_INODE_ID, command.limit)).fetchall()
-    for statement in (sql.unlink(sql.OF_INODE), sql.unname_blobs(sql.OF_INODE), sql.REMOVE_INODE):
+    for statement in _CLEAR_INODE:
         connection.executemany(statement, ids)
     count = len(ids) + connection.execute(sql.CLEAR_INSTANCES).rowcount
     for statement in (sql.CLEAR_GARBAGE, sql.CLEAR_CONDEMNED):
@@ -259,12 +314,15 @@ _EFFECTS: Mapping[type[Effect], Callable[[sqlite3.Connection, Any], None]] = Map
         ChangeInode: _change_inode,
         TouchDirectory: _touch_directory,
         ReplaceBlob: _replace_blob,
+        ReplaceCopies: _replace_copies,
+        QueueReplication: _queue_replication,
         RemoveInode: _remove_inode,
         RemoveTree: _remove_tree,
         MoveTree: _move_tree,
         AddLink: _add_link,
         UseLink: _use_link,
         PutInstance: _put_instance,
+        ForgetNode: _forget_node,
         ReplaceRoot: _change_inode,
         AddGarbage: _add_garbage,
         AddCondemned: _add_condemned,
@@ -279,6 +337,7 @@ _SWEEPS: Mapping[type[Command[Any]], Callable[[sqlite3.Connection, Any], Any]] =
         DropGarbage: _drop_garbage,
         Condemn: _condemn,
         ForgetCondemned: _forget_condemned,
+        PostponeReplication: _postpone,
         ClearImport: _clear_import,
     }
 )

@@ -15,10 +15,12 @@ from typing import Any
 
 import msgspec
 
-from callfs.model import BlobRef, Inode, Instance, Link
+from callfs.model import BlobRef, Inode, Instance, Link, Replication
 
 FORMAT = "callfs-metadata"
-VERSION = 1
+VERSION = 2
+OLDEST_VERSION = 1
+"""Without a replication queue; such files can still be read."""
 
 
 class _Line(msgspec.Struct, frozen=True, kw_only=True, tag_field="record", forbid_unknown_fields=True):
@@ -71,9 +73,22 @@ class InstanceRecord(_Line, frozen=True, kw_only=True, tag="instance"):
     instance: Instance
 
 
-Record = InodeRecord | LinkRecord | GarbageRecord | CondemnedRecord | InstanceRecord
+class ReplicationRecord(_Line, frozen=True, kw_only=True, tag="replication"):
+    """An entry of the replication queue; since version 2."""
 
-GROUPS: tuple[type[Any], ...] = (InodeRecord, LinkRecord, GarbageRecord, CondemnedRecord, InstanceRecord)
+    replication: Replication
+
+
+Record = InodeRecord | LinkRecord | GarbageRecord | CondemnedRecord | InstanceRecord | ReplicationRecord
+
+GROUPS: tuple[type[Any], ...] = (
+    InodeRecord,
+    LinkRecord,
+    GarbageRecord,
+    CondemnedRecord,
+    InstanceRecord,
+    ReplicationRecord,
+)
 
 
 class Counts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -84,6 +99,7 @@ class Counts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     garbage: int = 0
     condemned: int = 0
     instances: int = 0
+    replications: int = 0
 
     @property
     def all(self) -> int:

@@ -15,6 +15,7 @@ from callfs.identifiers import is_blob_id
 from callfs.metadata.transfer import (
     FORMAT,
     GROUPS,
+    OLDEST_VERSION,
     VERSION,
     CondemnedRecord,
     End,
@@ -24,14 +25,16 @@ from callfs.metadata.transfer import (
     InstanceRecord,
     LinkRecord,
     Record,
+    ReplicationRecord,
     Tally,
 )
-from callfs.model import ROOT_INODE_ID, BlobRef, Inode
+from callfs.model import ROOT_INODE_ID, BlobRef, Inode, LocalPlacement
 
 MAX_LINE_BYTES = 1 << 20
 """More than a record can need: what has longer lines is something else."""
 
 _MAX_INTEGER = (1 << 63) - 1
+_MAX_ATTEMPTS = (1 << 31) - 1
 _SHA256_BYTES = 32
 
 _decode = msgspec.json.Decoder(Header | Record | End).decode
@@ -111,10 +114,10 @@ class Reading:
             promised = _Promise()
         if promised.format != FORMAT:
             raise Unreadable("it isn't an export of CallFS metadata")
-        if promised.version != VERSION:
+        if not OLDEST_VERSION <= promised.version <= VERSION:
             raise Unreadable(
-                f"it has version {promised.version} of the format, this program knows {VERSION}: "
-                "use the version of CallFS that wrote it"
+                f"it has version {promised.version} of the format, this program knows {OLDEST_VERSION} to "
+                f"{VERSION}: use the version of CallFS that wrote it"
             )
         value = self._decoded(line)
         if not isinstance(value, Header) or not _is_id(value.store_id):
@@ -243,6 +246,19 @@ def _instance_problem(record: InstanceRecord) -> str | None:
     return None
 
 
+def _replication_problem(record: ReplicationRecord) -> str | None:
+    entry = record.replication
+    target = entry.order.target
+    node = target.instance_id if isinstance(target, LocalPlacement) else None
+    if not is_blob_id(entry.blob_id) or not _is_id(entry.inode_id) or entry.attempts < 0:
+        return "it is no entry of the replication queue"
+    if not entry.order.by or node == "" or _bad_text(entry.order.by, node):
+        return "an entry of the replication queue has its nodes"
+    if _bad_number(entry.queued_at, entry.due_at) or entry.attempts > _MAX_ATTEMPTS:
+        return "it has a number beyond what a store holds"
+    return None
+
+
 _PROBLEMS: Mapping[type[Any], Callable[[Any], str | None]] = MappingProxyType(
     {
         InodeRecord: _inode_problem,
@@ -250,5 +266,6 @@ _PROBLEMS: Mapping[type[Any], Callable[[Any], str | None]] = MappingProxyType(
         GarbageRecord: _garbage_problem,
         CondemnedRecord: _condemned_problem,
         InstanceRecord: _instance_problem,
+        ReplicationRecord: _replication_problem,
     }
 )

@@ -6,9 +6,11 @@ from __future__ import annotations
 
 import msgspec
 
+from callfs.tracing import Origin
 from callfs.web.context import Context
 
 NO_ROUTE = "(none)"
+NO_INTERNAL_ROUTE = "/v1/internal/(none)"
 _INTERNAL = "/v1/internal"
 _KNOWN_METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"))
 _OTHER_METHOD = "OTHER"
@@ -23,6 +25,7 @@ class Ended(msgspec.Struct, frozen=True, kw_only=True):
     :param bytes_in: of the request's body.
     :param bytes_out: of the response's body.
     :param aborted: the response didn't reach the client whole.
+    :param origin: the user's request on another node, for which a peer asked.
     """
 
     method: str
@@ -35,6 +38,7 @@ class Ended(msgspec.Struct, frozen=True, kw_only=True):
     user: str
     client_address: str
     aborted: bool
+    origin: Origin | None = None
 
 
 def report(context: Context, ended: Ended) -> None:
@@ -54,6 +58,7 @@ def report(context: Context, ended: Ended) -> None:
         user=ended.user,
         client_address=ended.client_address,
         aborted=ended.aborted,
+        **({} if ended.origin is None else _joined(ended.origin)),
     )
     metrics = context.metrics
     metrics.request_ended(ended.bytes_in, ended.bytes_out)
@@ -61,3 +66,7 @@ def report(context: Context, ended: Ended) -> None:
         metrics.internal_request(method, ended.route, ended.status)
     else:
         metrics.http_request(method, ended.route, ended.status, ended.duration_seconds)
+
+
+def _joined(origin: Origin) -> dict[str, str]:
+    return {"origin_request_id": origin.request_id, "origin_user": origin.user}

@@ -163,8 +163,11 @@ class Application:
 
 
 def open_before_ready(raw_path: str) -> bool:
-    """Whether the URL answers while the daemon is still starting."""
-    return _is_below(raw_path, "/health")
+    """
+    Whether the URL answers while the daemon is still starting: a node has to be able to join a metadata cluster,
+    and to say how that is, before it has any metadata.
+    """
+    return _is_below(raw_path, "/health") or _is_below(raw_path, "/v1/internal/raft")
 
 
 def found(application: Application, method: str, raw_path: str) -> Match | CallFSError:

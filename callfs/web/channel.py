@@ -292,6 +292,9 @@ class Channel(WritingHalf):
         self._state = State.HEAD
         self._read_timer.start(self._context.settings.read_timeout_seconds)
         self._advance()
+        if self._context.closing:
+            # The head of the answer may have been out before: then it doesn't say that the connection ends.
+            self.finish_soon()
 
     def room_again(self) -> None:
         """The transport got rid of what it had: a request that waited behind it can begin."""

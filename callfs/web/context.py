@@ -100,7 +100,8 @@ class Context:
 
     :param clock: measures time limits; a clock that never goes back.
     :param now: the wall clock, an instant, for ``Date``.
-    :param ready: as long as it is false, everything but ``/health`` is answered with 503.
+    :param ready: as long as it is false, everything but what :func:`callfs.web.app.open_before_ready` names is
+        answered with 503.
     :param closing: no request is accepted on a connection after the one under way.
     """
 

@@ -24,6 +24,15 @@ def headers_only(request: Request, inode: Inode, instance_id: str, *, attached: 
     return Response(headers=headers, content_length=inode.size, stored_content=True)
 
 
+def unchanged(request: Request, inode: Inode) -> Response | None:
+    """
+    The answer to a conditional GET that no bytes are needed for; ``None`` when they are.
+
+    :raises callfs.errors.PreconditionFailed: a condition doesn't hold.
+    """
+    return _not_modified(inode) if _is_known(request, inode) else None
+
+
 def content(request: Request, opened: OpenFile, instance_id: str, *, attached: bool = False) -> Response:
     """
     The answer to GET for a file; takes over the reader, also when it fails.
@@ -56,14 +65,21 @@ def _content(request: Request, opened: OpenFile, instance_id: str, attached: boo
     if wanted and preconditions.range_applies(request.headers, inode.etag, representations.modified_at(inode)):
         parts = ranges.select(wanted, inode.size)
         if parts is not None:
-            return _partial(opened.reader, headers, parts, inode.size, f"callfs-{request.request_id}")
+            return partial(opened.reader, headers, parts, inode.size, f"callfs-{request.request_id}")
     return Response(headers=headers, body=all_of(opened), stored_content=True)
 
 
-def _partial(
+def partial(
     reader: IBlobReader, headers: dict[str, str], parts: tuple[ByteRange, ...], size: int, boundary: str
 ) -> Response:
-    """The boundary holds the id of this request, which is random: stored content can't have foreseen it."""
+    """
+    The answer to a read of parts of a blob, which takes over the reader.
+
+    :param headers: of the whole; those of the part are put into them.
+    :param parts: at least one.
+    :param size: bytes of the whole.
+    :param boundary: holds the id of this request, which is random: stored content can't have foreseen it.
+    """
     if len(parts) == 1:
         headers["Content-Range"] = ranges.content_range(parts[0], size)
         body = BlobBody(reader, parts)

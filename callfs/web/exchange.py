@@ -12,10 +12,11 @@ from urllib.parse import unquote_to_bytes
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
 
+from callfs import tracing
 from callfs.errors import BadRequest, CallFSError, ServiceUnavailable
-from callfs.model import Principal
+from callfs.model import INTERNAL_USER, Principal
 from callfs.paths import from_url
-from callfs.web.access_event import NO_ROUTE, Ended, report
+from callfs.web.access_event import NO_INTERNAL_ROUTE, NO_ROUTE, Ended, report
 from callfs.web.app import Target, found, open_before_ready
 from callfs.web.context import Context, Upgraded
 from callfs.web.errors import error_answer, internal_error
@@ -78,6 +79,7 @@ class Exchange:
         self._started_at = context.clock.seconds()
         self._route = NO_ROUTE
         self._user = ""
+        self._origin: tracing.Origin | None = None
         self._status = 0
         self._gone = False
         self._cut_short = False
@@ -138,7 +140,10 @@ class Exchange:
             return None
         route = found(context.application, head.method, head.path)
         if isinstance(route, CallFSError):
-            self._authenticate(head.headers.get("authorization"), context.application.required_access(head.path))
+            access = context.application.required_access(head.path)
+            if access is Access.INTERNAL:
+                self._route = NO_INTERNAL_ROUTE
+            self._authenticate(head.headers.get("authorization"), access)
             raise route
         self._route = route.entry.pattern
         principal = self._authenticate(head.headers.get("authorization"), route.entry.access)
@@ -178,6 +183,7 @@ class Exchange:
 
     def _request(self, principal: Principal, target: Target) -> Request:
         head, carrier = self._head, self._carrier
+        self._trace(principal)
         return Request(
             method=head.method,
             path=target.path,
@@ -192,6 +198,12 @@ class Exchange:
             parameters=query_parameters(head.query) if head.query else _NO_PARAMETERS,
             body=self.body,
         )
+
+    def _trace(self, principal: Principal) -> None:
+        """What this request sets going is done for its user, or for the one that a peer asks for."""
+        if principal.user == INTERNAL_USER:
+            self._origin = tracing.from_headers(self._head.headers)
+        tracing.enter(self._origin or tracing.Origin(self.request_id, principal.user))
 
     def _client_address(self) -> str:
         return self._context.settings.trusted_proxies.client_address(self._carrier.peer_host, self._head.headers)
@@ -277,6 +289,7 @@ class Exchange:
             user=self._user,
             client_address=self._client_address(),
             aborted=self._gone or self._cut_short or self._carrier.was_cut,
+            origin=self._origin,
         )
         report(self._context, ended)
         self._carrier.exchange_ended()

@@ -27,6 +27,8 @@ from callfs.web.smallbodies import json_response, refuse_body
 
 PATTERN = "/v1/files/{path}"
 MAX_PATCH_BYTES = 1024 * 1024
+MAX_BYTES_AT_HAND = 64 * 1024
+"""A body up to this that has arrived with its headers is handed on as it is."""
 
 
 class FileResource:
@@ -56,6 +58,11 @@ class FileResource:
             if inode.is_directory:
                 return self._directory_head(request, inode)
             return downloads.headers_only(request, inode, self._instance_id, attached=attached)
+        if preconditions.is_conditional(request.headers):
+            # Decided without the bytes: those of another node would set out for nothing, or may be out of reach.
+            inode = await self._stat(request)
+            if not inode.is_directory and (answer := downloads.unchanged(request, inode)) is not None:
+                return answer
         try:
             opened = await self._filesystem.open(request.principal, request.path, request.directory_expected)
         except NotAFile:
@@ -177,8 +184,9 @@ class FileResource:
         declared = request.body.declared_length
         if declared is not None and declared > self._max_upload_bytes:
             raise PayloadTooLarge(f"the body is larger than the {self._max_upload_bytes} bytes that are allowed")
+        at_hand = request.body.at_hand(MAX_BYTES_AT_HAND)
         return Upload(
-            body=aiter(request.body),
+            body=aiter(request.body) if at_hand is None else at_hand,
             max_size=self._max_upload_bytes,
             declared_size=declared,
             content_type=storable_content_type(request.header("content-type")),

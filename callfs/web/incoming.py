@@ -123,6 +123,13 @@ class BodyStream:
                 raise StopAsyncIteration
             await self._wait()
 
+    def at_hand(self, max_bytes: int) -> bytes | None:
+        """See :class:`callfs.web.messages.Body`."""
+        untouched = self._buffered == self.bytes_received
+        if not (self.complete and untouched and self._buffered <= min(max_bytes, MAX_PIECE_BYTES)):
+            return None
+        return self._take() if self._pieces else b""
+
     async def read(self, max_bytes: int) -> bytes:
         """See :class:`callfs.web.messages.Body`."""
         too_large = PayloadTooLarge(f"the body is longer than {max_bytes} bytes")

@@ -27,6 +27,9 @@ class Body(Protocol):
     def __aiter__(self) -> AsyncIterator[bytes]:
         """Chunks of at most 1 MiB, never empty."""
 
+    def at_hand(self, max_bytes: int) -> bytes | None:
+        """The whole body, taken, if all of it has arrived already and it isn't longer than this; else ``None``."""
+
     async def read(self, max_bytes: int) -> bytes:
         """
         The whole body of a small request.

@@ -15,6 +15,7 @@ from callfs.web.apisystem import SYSTEM_OPERATIONS
 
 DESCRIBED = OPERATIONS | SYSTEM_OPERATIONS
 PUBLIC = "public"
+INTERNAL = "internal"
 
 _ANYTIME_ERRORS = ("503",)
 _INTRODUCTION = (
@@ -47,7 +48,7 @@ def document(rows: Iterable[RouteRow], external_url: str) -> Schema:
     """
     The description.
 
-    :param rows: all routes.
+    :param rows: all routes; what is for peers alone is left out.
     :param external_url: the base URL of the API.
     :raises LookupError: a route has no description in :data:`DESCRIBED`.
     """
@@ -74,6 +75,8 @@ def document(rows: Iterable[RouteRow], external_url: str) -> Schema:
 def _paths(rows: Iterable[RouteRow]) -> Schema:
     found: Schema = {}
     for row in sorted(rows, key=lambda row: row.pattern):
+        if row.access.value == INTERNAL:
+            continue
         for method in row.methods:
             if (row.pattern, method) not in DESCRIBED:
                 raise LookupError(f"the route {method} {row.pattern} has no description")

@@ -10,13 +10,16 @@ from typing import Any, Protocol
 import msgspec
 from twisted.internet.defer import Deferred
 
-from callfs.backends.interfaces import IBlobReader
+from callfs.backends.interfaces import HandedOver, IBlobReader, IHandingReader
 from callfs.model import ByteRange
 from callfs.web.messages import BlobBody, Response, ResponseBody
 
 PIECE_BYTES = 256 * 1024
 SMALL_BODY_BYTES = 64 * 1024
 """A body up to this goes out in one write with the headers."""
+
+_RELAYED_BYTES = 4 * 1024 * 1024
+"""Below this another connection to the holder, which relaying costs, isn't worth it."""
 
 _WITHOUT_BODY = frozenset((204, 304))
 
@@ -61,6 +64,18 @@ class ResponseStream(Protocol):
 
         :return: fires with the number of bytes sent, fewer than ``length`` at the end of the file; ``None`` where
             the connection can't do that.
+        :raises ClientGone: the connection ended.
+        """
+
+    def relays(self) -> bool:
+        """Whether :meth:`send_socket` can do its work here."""
+
+    def send_socket(self, source: HandedOver, length: int) -> Deferred[int] | None:
+        """
+        Send what comes from a socket, straight through the kernel.
+
+        :return: fires with the number of bytes sent, fewer than ``length`` when no more came; ``None`` where the
+            connection can't do that.
         :raises ClientGone: the connection ended.
         """
 
@@ -139,9 +154,32 @@ async def _send_range(stream: ResponseStream, reader: IBlobReader, piece: ByteRa
     descriptor = reader.fileno()
     sending = None if descriptor is None else stream.send_file(descriptor, piece.start, piece.length)
     if sending is None:
-        await _copy_range(stream, reader, piece)
+        await _copy_range(stream, reader, await _relayed(stream, reader, piece))
     elif await sending != piece.length:
         raise SourceFailed("the file is shorter than its blob")
+
+
+async def _relayed(stream: ResponseStream, reader: IBlobReader, piece: ByteRange) -> ByteRange:
+    """
+    Let the kernel pass on what comes from elsewhere, where it can.
+
+    The beginning goes the ordinary way: it brings the reader to where the range begins, or shows that it can't.
+
+    :return: what is left to be sent; what came no further is read anew.
+    """
+    if piece.length < _RELAYED_BYTES or not stream.relays() or not IHandingReader.providedBy(reader):
+        return piece
+    first = ByteRange(piece.start, piece.start + PIECE_BYTES)
+    stream.write(await _read(reader, first))
+    await _room(stream)
+    handed = reader.hand_over(first.end, piece.end - first.end)
+    if handed is None:
+        return ByteRange(first.end, piece.end)
+    stream.write(handed.first)
+    await _room(stream)
+    position = first.end + len(handed.first)
+    sending = stream.send_socket(handed, piece.end - position)
+    return ByteRange(position + (await sending if sending is not None else 0), piece.end)
 
 
 async def _copy_range(stream: ResponseStream, reader: IBlobReader, piece: ByteRange) -> None:

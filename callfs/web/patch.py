@@ -60,9 +60,10 @@ def move_request(
     """
     destination = _destination(change, source)
     attributes = _attributes(change, principal)
-    backend = None if change.backend is UNSET else placements.backend(change.backend)
-    instance = None if change.instance is UNSET else placements.instance(change.instance)
-    if destination == source.path and not (attributes.any() and change.destination is UNSET):
+    instance = None if change.instance is UNSET else change.instance
+    backend = None if change.backend is UNSET else placements.of_relocation(change.backend, instance)
+    relocates = backend is not None or instance is not None
+    if destination == source.path and not relocates and not (attributes.any() and change.destination is UNSET):
         raise BadRequest("there is nothing to change: the file is there already, and nothing else is asked for")
     return MoveRequest(
         source=source.path,

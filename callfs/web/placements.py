@@ -13,7 +13,8 @@ from callfs.web import queries
 from callfs.web.messages import Request
 from callfs.web.representations import file_location
 
-BACKENDS = ("localfs", "s3")
+LOCAL = "localfs"
+BACKENDS = (LOCAL, "s3")
 RELOCATION_TARGETS = (*BACKENDS, "erasure")
 MAX_SHARDS = 256
 
@@ -39,19 +40,26 @@ class Placements:
         """
         self._refuse_erasure(request)
         backend = _option(request, "backend", "X-CallFS-Backend")
-        return None if backend is None else self.backend(backend, BACKENDS)
+        return None if backend is None else self._available(backend, BACKENDS)
 
-    def backend(self, name: str, allowed: tuple[str, ...] = RELOCATION_TARGETS) -> str:
+    def of_relocation(self, backend: str, instance: str | None) -> str:
         """
-        A backend that bytes can be written to.
+        The backend that bytes shall be moved to.
 
+        :param instance: the node where they shall be; whether there is such a one is for the engine to say. Another
+            node's local disk needs none here.
         :raises BadRequest: it is unknown, or not configured here.
         """
-        if name not in allowed:
+        if backend == LOCAL and instance not in (None, self.instance_id):
+            return backend
+        return self._available(backend, RELOCATION_TARGETS)
+
+    def _available(self, backend: str, allowed: tuple[str, ...]) -> str:
+        if backend not in allowed:
             raise BadRequest(f"there is no backend of that name; the backends are {', '.join(allowed)}")
-        if name not in self._backends:
-            raise BadRequest(f"the backend {name} isn't available on this server")
-        return name
+        if backend not in self._backends:
+            raise BadRequest(f"the backend {backend} isn't available on this server")
+        return backend
 
     def other_node(self, error: FileAlreadyExists) -> str | None:
         """The node that holds the file which is in the way; ``None`` when it is this one, or none in particular."""
@@ -67,21 +75,11 @@ class Placements:
         if self.other_node(error) is None:
             return FileAlreadyExists(error.message)
         existing = error.details["existing_path"]
-        suggestion = "choose another path, or replace the file's content with PUT at the node that has it"
+        suggestion = "choose another path, or replace the file's content with PUT, here or at the node that has it"
         details = {**error.details, "error": error.message, "suggestion": suggestion}
         if endpoint is not None:
             details["update_url"] = endpoint.rstrip("/") + file_location(existing)
         return FileAlreadyExists(error.message, **details)
-
-    def instance(self, name: str) -> str:
-        """
-        An instance that bytes can be moved to.
-
-        :raises BadRequest: it is unknown.
-        """
-        if name != self.instance_id:
-            raise BadRequest("there is no instance of that name")
-        return name
 
     def _refuse_erasure(self, request: Request) -> None:
         """The options are checked one by one, so that a client learns first what would be wrong anywhere."""
@@ -97,9 +95,6 @@ class Placements:
         if sum(shards) > MAX_SHARDS:
             raise BadRequest(f"data_shards and parity_shards may be at most {MAX_SHARDS} together")
         instances = _option(request, "instances", "X-CallFS-Erasure-Instances")
-        if instances is not None:
-            for name in instances.split(","):
-                self.instance(name.strip())
         if coded or shards or instances is not None:
             raise BadRequest("erasure coding isn't available on this server: leave its options out")
 

@@ -19,6 +19,7 @@ from callfs.web.timestamps import parse_http_date, whole_seconds
 ANY = ("*",)
 
 _ENTITY_TAG = re.compile(r'(?:W/)?"[\x21\x23-\x7e\x80-\U0010ffff]*"')
+_CONDITIONS = frozenset(("if-match", "if-none-match", "if-modified-since", "if-unmodified-since"))
 _SEPARATOR = re.compile(r"[ \t]*,[ \t,]*")
 
 
@@ -77,6 +78,15 @@ def for_writing(headers: Mapping[str, str]) -> Preconditions:
         if if_match is not None or if_unmodified_since is None
         else parse_http_date(if_unmodified_since),
     )
+
+
+def is_conditional(headers: Mapping[str, str]) -> bool:
+    """
+    Whether a GET has a condition.
+
+    :param headers: by lower-case name.
+    """
+    return not _CONDITIONS.isdisjoint(headers)
 
 
 def for_reading(headers: Mapping[str, str], etag: str | None, modified_at: int | None) -> Reading:

@@ -2,9 +2,8 @@
 Files from the page cache to a TCP connection without a copy.
 
 Twisted has no ``sendfile``. Once the transport's own buffer is empty, a sender works beside the transport on a
-duplicate of its socket: the transport may close its descriptor at any time, and the number may then mean another
-file, but the duplicate stays what it is until the sender closes it. The slices run in a thread pool, because
-reading from a disk blocks; waiting for the client happens in the reactor, with the duplicate as a write descriptor.
+duplicate of its socket. The slices run in a thread pool, because reading from a disk blocks; waiting for the client
+happens in the reactor, with the duplicate as a write descriptor.
 """
 
 from __future__ import annotations
@@ -12,16 +11,17 @@ from __future__ import annotations
 import os
 import select
 import socket
-import threading
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IReactorFDSet, ISSLTransport, ITCPTransport, IWriteDescriptor
+from twisted.internet.interfaces import ISSLTransport, ITCPTransport
 from twisted.internet.threads import deferToThreadPool
-from twisted.python.failure import Failure
 from twisted.python.threadpool import ThreadPool
-from zope.interface import implementer
+
+from callfs.web.duplicates import Duplicates
+from callfs.web.readiness import writable
 
 SLICE_BYTES = 1024 * 1024
 _JOB_BYTES = 16 * SLICE_BYTES
@@ -64,79 +64,6 @@ def send_some(target: int, source: int, offset: int, length: int) -> tuple[int, 
     return sent, False
 
 
-@implementer(IWriteDescriptor)
-class _Writability:
-    """Fires once when a descriptor can be written to."""
-
-    def __init__(self, reactor: IReactorFDSet, descriptor: int) -> None:
-        self._reactor = reactor
-        self._descriptor = descriptor
-        self.fired: Deferred[None] = Deferred(lambda _: reactor.removeWriter(self))
-        reactor.addWriter(self)
-
-    def fileno(self) -> int:
-        """For the reactor."""
-        return self._descriptor
-
-    def logPrefix(self) -> str:
-        """For the reactor."""
-        return "sendfile"
-
-    def doWrite(self) -> None:
-        """The descriptor is writable."""
-        self._reactor.removeWriter(self)
-        self.fired.callback(None)
-
-    def connectionLost(self, reason: Failure) -> None:
-        """The reactor gave the descriptor up: the next write says why."""
-        self._reactor.removeWriter(self)
-        if not self.fired.called:
-            self.fired.callback(None)
-
-
-class _Duplicates:
-    """Descriptors of our own, closed when they were given up and no job uses them any more."""
-
-    def __init__(self, target: int, source: int) -> None:
-        self._lock = threading.Lock()
-        self._in_use = False
-        self._given_up = False
-        self.target = os.dup(target)
-        try:
-            self._source = os.dup(source)
-        except OSError:
-            os.close(self.target)
-            raise
-
-    def run(self, offset: int, length: int) -> tuple[int, bool]:
-        """In a pool thread: see :func:`send_some`."""
-        with self._lock:
-            if self._given_up:
-                return 0, False
-            self._in_use = True
-        try:
-            return send_some(self.target, self._source, offset, length)
-        finally:
-            self._job_ended()
-
-    def _job_ended(self) -> None:
-        with self._lock:
-            self._in_use = False
-            if self._given_up:
-                self._close()
-
-    def give_up(self) -> None:
-        """Close them, at once or when the job under way has ended."""
-        with self._lock:
-            self._given_up = True
-            if not self._in_use:
-                self._close()
-
-    def _close(self) -> None:
-        os.close(self.target)
-        os.close(self._source)
-
-
 class FileSender:
     """
     Sends one stretch of a file.
@@ -167,27 +94,29 @@ class FileSender:
         :return: bytes sent; fewer than ``length`` where the file ends before.
         :raises OSError: the connection is gone, or the file can't be read.
         """
-        duplicates = _Duplicates(target, source)
+        duplicates = Duplicates((target, source))
+        own_target, own_source = duplicates.descriptors
         total = 0
         try:
             while total < length:
-                count, ended = await self._job(duplicates, start + total, length - total)
+                job = partial(send_some, own_target, own_source, start + total, length - total)
+                count, ended = await self._done(duplicates, job)
                 total += count
                 self._sent(count)
                 if ended:
                     break
                 if count < _JOB_BYTES and total < length:
-                    await self._writable(duplicates.target)
+                    await self._writable(own_target)
         finally:
             duplicates.give_up()
         return total
 
-    def _job(self, duplicates: _Duplicates, offset: int, length: int) -> Deferred[tuple[int, bool]]:
-        return deferToThreadPool(self._reactor, self._pool, duplicates.run, offset, length)
+    def _done(self, duplicates: Duplicates, job: Callable[[], tuple[int, bool]]) -> Deferred[tuple[int, bool]]:
+        return deferToThreadPool(self._reactor, self._pool, duplicates.use, job, (0, False))
 
     async def _writable(self, target: int) -> None:
         self._waiting(True)
         try:
-            await _Writability(self._reactor, target).fired
+            await writable(self._reactor, target)
         finally:
             self._waiting(False)

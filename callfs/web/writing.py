@@ -5,6 +5,7 @@ The writing half of an HTTP/1 connection.
 from __future__ import annotations
 
 import socket
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -13,12 +14,18 @@ from twisted.internet.protocol import Protocol
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from callfs.backends.interfaces import HandedOver
+from callfs.web import splicing
 from callfs.web.context import Context
 from callfs.web.outgoing import ClientGone, ResponseHead
 from callfs.web.progress import acknowledged
 from callfs.web.sendfile import FileSender, plain_tcp_socket
+from callfs.web.splicing import SocketSender
 from callfs.web.timers import IdleTimer
 from callfs.web.wire import LAST_CHUNK, chunk, wire_head
+
+_Beside = Callable[[tuple[Any, ...], int], Coroutine[Deferred[Any], Any, int]]
+"""Makes a sender of these arguments, and lets it send to a socket."""
 
 
 @implementer(IPushProducer)
@@ -114,12 +121,12 @@ class WritingHalf(Protocol):
         self._sent(len(data))
         if self._chunked:
             self.put(*chunk(data))
-        else:
+        elif not self._empty or not self._sent_directly(data):
             self.put(data)
 
     def _sent_directly(self, whole: bytes) -> bool:
         """
-        Hand a whole response to the kernel, when nothing waits before it.
+        Hand a whole response, or a piece of one, to the kernel, when nothing waits before it.
 
         The transport would wait for the socket to be writable, which takes two changes of what the reactor watches
         and a round through it: a fifth of the time of a small request. What the kernel doesn't take goes the
@@ -165,18 +172,35 @@ class WritingHalf(Protocol):
 
     def send_file(self, descriptor: int, start: int, length: int) -> Deferred[int] | None:
         """Send part of a file straight from the kernel, when the connection is plain TCP."""
-        if self._socket is None or self._context.pool is None or self._chunked:
-            return None
-        return Deferred.fromCoroutine(self._send_file(descriptor, start, length))
+        return self._beside(lambda sender, target: FileSender(*sender).send(target, descriptor, start, length))
 
-    async def _send_file(self, descriptor: int, start: int, length: int) -> int:
+    def relays(self) -> bool:
+        """Whether :meth:`send_socket` can do its work here."""
+        return splicing.AVAILABLE and self._can_go_beside()
+
+    def send_socket(self, source: HandedOver, length: int) -> Deferred[int] | None:
+        """Send what comes from a socket, straight through the kernel, when the connection is plain TCP."""
+        return self._beside(
+            lambda sender, target: SocketSender(*sender).send(
+                target, source.descriptor, length, source.timeout_seconds
+            )
+        )
+
+    def _can_go_beside(self) -> bool:
+        return self._socket is not None and self._context.pool is not None and not self._chunked
+
+    def _beside(self, send: _Beside) -> Deferred[int] | None:
+        """Let something write to the socket beside the transport, once that has nothing more to write."""
+        return Deferred.fromCoroutine(self._sent_beside(send)) if self._can_go_beside() else None
+
+    async def _sent_beside(self, send: _Beside) -> int:
         if not self._empty and self._socket is not None:
             await self._emptied()
         if self._socket is None or self._context.pool is None:
             raise ClientGone
-        sender = FileSender(self._context.clock, self._context.pool, self._sent, self._wait_for_client)
+        sender = (self._context.clock, self._context.pool, self._sent, self._wait_for_client)
         try:
-            return await sender.send(self._socket.fileno(), descriptor, start, length)
+            return await send(sender, self._socket.fileno())
         except (ConnectionError, TimeoutError):
             raise ClientGone from None
 

@@ -33,7 +33,7 @@ UNKNOWN = (504, "OUTCOME_UNKNOWN")
 def nodes(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """Two daemons on one server that keeps what it acknowledged."""
     folder = tmp_path_factory.mktemp(f"outages-{request.param}")
-    with running_cluster(folder, request.param, durable=True, settings=SETTINGS) as cluster:
+    with running_cluster(folder, request.param, durable=True, settings=SETTINGS, nodes=2) as cluster:
         yield cluster
 
 

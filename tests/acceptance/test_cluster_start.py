@@ -147,7 +147,7 @@ def test_lock_server_gone(tmp_path: Path) -> None:
         for server in (metadata, locks):
             stack.callback(server.close)
             server.start()
-        cluster = Cluster(tmp_path, metadata, {**SETTINGS, "dlm": locks.settings()["dlm"]})
+        cluster = Cluster(tmp_path, metadata, {**SETTINGS, "dlm": locks.settings()["dlm"]}, nodes=2)
         stack.callback(cluster.close)
         cluster.start()
         clients = cluster.clients()

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import itertools
 
+from twisted.internet.defer import Deferred, succeed
 from twisted.trial.unittest import TestCase
+from zope.interface import implementer
 
-from callfs.backends.interfaces import BlobMissing, IBlobBackend
+from callfs.backends.interfaces import BlobMissing, BlobStat, IBlobBackend, ICopyingBackend
 from callfs.backends.measured import MeasuredBackend
 from callfs.backends.memory import MemoryBackend
 from tests.contract.backends import BlobBackendContract, Instant, new_id, put
@@ -52,3 +54,19 @@ class ReportTests(TestCase):
         """A failed operation is reported too, and its error passed on."""
         await self.assertFailure(self.backend.open(new_id()), BlobMissing)
         assert self.seen == [("localfs", "open", 1.0)]
+
+    async def test_copying(self) -> None:
+        """A backend that can copy can do it when it is measured, too; one that can't, can't."""
+
+        @implementer(ICopyingBackend)
+        class Copying(MemoryBackend):
+            def copy(self, from_blob_id: str, to_blob_id: str) -> Deferred[BlobStat]:
+                return succeed(BlobStat(to_blob_id, len(from_blob_id), 0))
+
+        assert ICopyingBackend(self.backend, None) is None
+        ticks = itertools.count()
+        measured = MeasuredBackend(
+            Copying(now=Instant(), name="s3"), lambda *seen: self.seen.append(seen), lambda: float(next(ticks))
+        )
+        assert (await ICopyingBackend(measured).copy("from", "to")).size == 4
+        assert self.seen == [("s3", "copy", 1.0)]

@@ -51,12 +51,12 @@ class TestValidate:
 
     def test_invalid(self, terminal: Terminal) -> None:
         """Every problem is listed on standard error, exit status 2, nothing on standard output."""
-        Path("config.yaml").write_text("log: {level: loud}\nraft: {enabled: true}\n")
+        Path("config.yaml").write_text("log: {level: loud}\nerasure: {enabled: true}\n")
         status, out, err = terminal.run("config", "validate")
         assert (status, out) == (2, "")
         first, *problems = err.splitlines()
         assert first == "The configuration has 2 problems:"
-        assert [problem.split(":")[0].strip() for problem in problems] == ["log.level", "raft.enabled"]
+        assert [problem.split(":")[0].strip() for problem in problems] == ["log.level", "erasure.enabled"]
 
     def test_warnings(self, terminal: Terminal) -> None:
         """A warning goes to standard error and changes no status."""

@@ -210,7 +210,7 @@ class TestRefused:
             "cut in a line": [*good[:3], good[3][:20]],
             "damaged": [*good[:2], b"{]\n", *good[3:]],
             "changed": [line.replace(b'"condemned_at":8', b'"condemned_at":9') for line in good],
-            "newer": [good[0].replace(b'"version":1', b'"version":9'), *good[1:]],
+            "newer": [good[0].replace(b'"version":2', b'"version":9'), *good[1:]],
             "foreign": [b"SQLite format 3\0\n"],
             "empty": [],
         }[name]

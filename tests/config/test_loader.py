@@ -293,7 +293,6 @@ def test_everything_at_once(folder: Folder) -> None:
         "log.level",
         "nonsense",
         "raft.heartbeat_interval",
-        "raft.heartbeat_interval",
         "server.listen_addr",
         "server.read_timeot",
     ]

@@ -164,14 +164,6 @@ class TestUnbuilt:
             ("server", "listen_addr", "ssl:443"),
             ("server", "cert_file", "/c"),
             ("server", "enable_quic", True),
-            ("metadata_store", "type", "raft"),
-            ("backend", "default_backend", "s3"),
-            ("backend", "s3_region", "us-east-1"),
-            ("backend", "garbage_delay", 7.0),
-            ("dlm", "type", "raft"),
-            ("raft", "peers", {"a": "h:1"}),
-            ("ha", "replica_backend", "s3"),
-            ("instance_discovery", "peer_endpoints", {"a": "http://a"}),
             ("erasure", "data_shards", 4),
         ],
     )
@@ -184,14 +176,7 @@ class TestUnbuilt:
 
     def test_off_is_off(self) -> None:
         """What says that such a part is off, or has a value that doesn't need it, is right."""
-        given = {
-            "raft.enabled",
-            "raft.peers",
-            "server.cert_file",
-            "server.protocol",
-            "metadata_store.type",
-            "dlm.type",
-        }
+        given = {"erasure.enabled", "server.cert_file", "server.protocol"}
         assert unbuilt_problems(config(server={"protocol": "http"}), dict.fromkeys(given, "file")) == []
 
     def test_defaults_are_quiet(self) -> None:

@@ -10,9 +10,11 @@ where ``MyBinding`` has ``open_store`` and ``open_other`` of :class:`tests.contr
 
 from __future__ import annotations
 
+from tests.contract.metadata_copies import RelocationContract, ReplicationContract
 from tests.contract.metadata_files import CreationContract, RemovalContract, ReplacementContract
 from tests.contract.metadata_machine import MachineContract
 from tests.contract.metadata_moving import MovingContract
+from tests.contract.metadata_nodes import NodesOfCopiesContract
 from tests.contract.metadata_queues import GarbageContract, InstanceContract, LinkContract, SweepContract
 from tests.contract.metadata_races import RaceContract
 from tests.contract.metadata_reading import ListingContract, ReadingContract
@@ -31,6 +33,9 @@ class MetadataContract(
     GarbageContract,
     SweepContract,
     InstanceContract,
+    RelocationContract,
+    ReplicationContract,
+    NodesOfCopiesContract,
     MovingContract,
     RaceContract,
     MachineContract,

@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+import msgspec
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
@@ -15,9 +16,9 @@ from twisted.internet.defer import Deferred
 from twisted.internet.threads import blockingCallFromThread, deferToThread
 
 from callfs.errors import CallFSError
-from callfs.metadata.commands import AttributeChanges, Command, Condemn, DropGarbage
+from callfs.metadata.commands import AttributeChanges, Command, Condemn, DropGarbage, PostponeReplication
 from callfs.metadata.interfaces import IMetadataStore
-from callfs.model import Inode, LocalPlacement, Preconditions, Principal, S3Placement
+from callfs.model import Inode, LocalPlacement, Preconditions, Principal, ReplicaOrder, S3Placement
 from tests.contract.metadata_base import StoreTests
 from tests.contract.metadata_model import MetadataModel
 from tests.support.commands import Commands
@@ -28,6 +29,7 @@ NAMES = st.sampled_from(["a", "a!", "a0", "A", "%", "é"])
 PATHS = st.lists(NAMES, min_size=0, max_size=4).map(lambda names: "/" + "/".join(names))
 USERS = st.sampled_from([Principal("alice"), Principal("bob"), Principal("root", is_admin=True)])
 PLACES = st.sampled_from([LocalPlacement("node-1"), LocalPlacement("node-1"), S3Placement()])
+ORDERS = st.sampled_from([None, None, ReplicaOrder(S3Placement(), "node-1"), ReplicaOrder(S3Placement(), "x")])
 CONDITIONS = st.sampled_from(["none", "none", "none", "any", "nothing", "current", "stale"])
 
 
@@ -74,19 +76,59 @@ class MetadataMachine(RuleBasedStateMachine):
             actual = type(refusal)
         assert actual == expected, command
 
-    @rule(path=PATHS, principal=USERS, place=PLACES, condition=CONDITIONS)
-    def create(self, path: str, principal: Principal, place: Any, condition: str) -> None:
+    @rule(path=PATHS, principal=USERS, place=PLACES, condition=CONDITIONS, order=ORDERS)
+    def create(
+        self, path: str, principal: Principal, place: Any, condition: str, order: ReplicaOrder | None
+    ) -> None:
         """Create a file."""
         conditions = self.conditions(condition, path)
         blob = self.make.blob(5, place)
-        self.both(self.make.create(path, principal=principal, blob=blob, preconditions=conditions))
+        self.both(self.make.create(path, principal=principal, blob=blob, preconditions=conditions, replicate=order))
 
-    @rule(path=PATHS, principal=USERS, place=PLACES, condition=CONDITIONS, replicated=st.booleans())
-    def put(self, path: str, principal: Principal, place: Any, condition: str, replicated: bool) -> None:
+    @rule(path=PATHS, principal=USERS, place=PLACES, condition=CONDITIONS, replicated=st.booleans(), order=ORDERS)
+    def put(
+        self,
+        path: str,
+        principal: Principal,
+        place: Any,
+        condition: str,
+        replicated: bool,
+        order: ReplicaOrder | None,
+    ) -> None:
         """Create or replace a file."""
         blob = self.make.replicated_blob(place, S3Placement()) if replicated else self.make.blob(6, place)
         conditions = self.conditions(condition, path)
-        self.both(self.make.put(path, principal=principal, blob=blob, preconditions=conditions))
+        self.both(self.make.put(path, principal=principal, blob=blob, preconditions=conditions, replicate=order))
+
+    @rule(
+        data=st.data(), principal=USERS, place=PLACES, keep=st.sampled_from(["none", "first", "all"]), order=ORDERS
+    )
+    def relocate(
+        self, data: st.DataObject, principal: Principal, place: Any, keep: str, order: ReplicaOrder | None
+    ) -> None:
+        """Give a file other copies, sometimes upon a view of it that is past."""
+        files = [inode for inode in self.model.inodes.values() if inode.blob is not None]
+        if not files:
+            return
+        inode = data.draw(st.sampled_from(sorted(files, key=lambda inode: inode.id)))
+        assert inode.blob is not None
+        new = self.make.copy_of(inode.blob, place)
+        first = msgspec.structs.replace(inode.blob, replicas=())
+        blob = {
+            "none": new,
+            "first": msgspec.structs.replace(first, replicas=(new,)),
+            "all": msgspec.structs.replace(new, replicas=(first, *inode.blob.replicas)[:3]),
+        }[keep]
+        command = self.make.relocate(inode, blob, principal, replicate=order)
+        self.both(command)
+        if data.draw(st.booleans()):
+            self.both(command)
+
+    @rule(data=st.data(), by=st.sampled_from([None, "node-1", "x"]))
+    def postpone(self, data: st.DataObject, by: str | None) -> None:
+        """A copy couldn't be made."""
+        blob_id = data.draw(st.sampled_from([*sorted(self.model.replications), self.make.blob().id]))
+        self.both(PostponeReplication(at=self.make.tick(), blob_id=blob_id, due_at=self.make.now, by=by))
 
     @rule(path=PATHS, principal=USERS, condition=CONDITIONS)
     def make_directory(self, path: str, principal: Principal, condition: str) -> None:
@@ -173,13 +215,21 @@ class MetadataMachine(RuleBasedStateMachine):
 
     @invariant()
     def same_state(self) -> None:
-        """Both have the same inodes and garbage."""
+        """Both have the same inodes, garbage and replications."""
         root = self.call(self.store.get, "/")
         stored = [root, *self.call(self.store.walk, "/", "", None, 10_000)]
         assert stored == self.model.sorted_inodes()
         local = self.call(self.store.garbage, 2**62, "localfs", "node-1", 10_000)
         remote = self.call(self.store.garbage, 2**62, "s3", None, 10_000)
         assert {entry.blob.id: entry.not_before_at for entry in (*local, *remote)} == self.model.garbage
+        entries = [entry for by in ("node-1", "x") for entry in self.call(self.store.replications, 2**62, by)]
+        assert {entry.blob_id: entry for entry in entries} == self.model.replications
+        backlog = {found.by: found for found in self.call(self.store.replication_backlog)}
+        assert {by: (found.waiting, found.failing, found.oldest_queued_at) for by, found in backlog.items()} == {
+            by: (len(mine), sum(entry.attempts > 0 for entry in mine), min(entry.queued_at for entry in mine))
+            for by in ("node-1", "x")
+            if (mine := [entry for entry in self.model.replications.values() if entry.order.by == by])
+        }
 
     def teardown(self) -> None:
         """The end of a run: the store finds itself sound."""

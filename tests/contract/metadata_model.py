@@ -17,12 +17,26 @@ from callfs.metadata.commands import (
     IssueLink,
     Move,
     Moved,
+    PostponeReplication,
+    Purged,
     PutFile,
+    Relocate,
+    Relocated,
     Remove,
     Removed,
     Written,
 )
-from callfs.model import ROOT_INODE, Inode, InodeType, Link, LocalPlacement, Preconditions, Principal
+from callfs.model import (
+    ROOT_INODE,
+    Inode,
+    InodeType,
+    Link,
+    LocalPlacement,
+    Preconditions,
+    Principal,
+    ReplicaOrder,
+    Replication,
+)
 
 
 def check(condition: bool, error: type[errors.CallFSError]) -> None:
@@ -33,7 +47,7 @@ def check(condition: bool, error: type[errors.CallFSError]) -> None:
 
 class MetadataModel:
     """
-    Inodes by path, links by hash, and the garbage queue as blob id → not before.
+    Inodes by path, links by hash, the garbage queue as blob id → not before, and the replication queue by blob id.
 
     Every refusal comes before the first change.
     """
@@ -43,6 +57,7 @@ class MetadataModel:
         self.links: dict[bytes, Link] = {}
         self.garbage: dict[str, int] = {}
         self.condemned: set[str] = set()
+        self.replications: dict[str, Replication] = {}
 
     def apply(self, command: Command[Any]) -> Any:
         """The result of a command, or its refusal."""
@@ -83,6 +98,7 @@ class MetadataModel:
             content_id=command.content_id,
             content_type=command.content_type,
         )
+        self.queue(new, command.replicate, command.at)
         return Written(new, created=False)
 
     def new_file(self, command: CreateFile | PutFile) -> Written:
@@ -93,6 +109,7 @@ class MetadataModel:
         inode = self.inodes[inode.path] = msgspec.structs.replace(
             inode, blob=command.blob, content_id=command.content_id, content_type=command.content_type
         )
+        self.queue(inode, command.replicate, command.at)
         return Written(inode, created=True)
 
     def create_directory(self, command: CreateDirectory) -> Written:
@@ -161,6 +178,44 @@ class MetadataModel:
             check(command.overwrite and taken.type is inode.type, errors.FileAlreadyExists)
             self.check_owner(command.principal, taken)
             check(not self.below(destination), errors.DirectoryNotEmpty)
+
+    def relocate(self, command: Relocate) -> Relocated:
+        """Other copies."""
+        found = [inode for inode in self.inodes.values() if inode.id == command.inode_id and inode.blob]
+        check(bool(found), errors.FileNotFound)
+        (inode,) = found
+        self.check_owner(command.principal, inode)
+        assert inode.blob is not None
+        old, new = inode.blob.copies(), {copy.id: copy for copy in command.blob.copies()}
+        check(tuple(copy.id for copy in old) == command.expected_blob_ids, errors.Conflict)
+        check(all(copy.sha256 == inode.blob.sha256 for copy in new.values()), errors.Conflict)
+        check(not self.condemned & new.keys(), errors.Conflict)
+        for copy in old:
+            if copy.id not in new:
+                local = isinstance(copy.placement, LocalPlacement)
+                self.garbage[copy.id] = command.at if local else command.garbage_not_before_at
+        self.replications.pop(inode.blob.id, None)
+        relocated = self.inodes[inode.path] = msgspec.structs.replace(
+            inode, generation=inode.generation + 1, blob=command.blob
+        )
+        self.queue(relocated, command.replicate, command.at)
+        return Relocated(relocated)
+
+    def postpone_replication(self, command: PostponeReplication) -> Purged:
+        """An entry comes later, and maybe to another."""
+        entry = self.replications.get(command.blob_id)
+        if entry is None:
+            return Purged(0)
+        order = ReplicaOrder(entry.order.target, command.by or entry.order.by)
+        self.replications[entry.blob_id] = msgspec.structs.replace(
+            entry, order=order, due_at=command.due_at, attempts=entry.attempts + 1
+        )
+        return Purged(1)
+
+    def queue(self, inode: Inode, order: ReplicaOrder | None, at: int) -> None:
+        """Have a copy made."""
+        if order is not None and inode.blob is not None:
+            self.replications[inode.blob.id] = Replication(inode.blob.id, inode.id, order, at, at)
 
     def issue_link(self, command: IssueLink) -> Link:
         """A new link."""
@@ -257,7 +312,9 @@ class MetadataModel:
         self.changed(self.inodes[path], at, mtime=at)
 
     def bury(self, inode: Inode, command: PutFile | Remove | Move) -> None:
-        """The copies of a file's blob become garbage."""
+        """The copies of a file's blob become garbage, and none is made of it any more."""
+        if inode.blob is not None:
+            self.replications.pop(inode.blob.id, None)
         for copy in () if inode.blob is None else inode.blob.copies():
             local = isinstance(copy.placement, LocalPlacement)
             self.garbage[copy.id] = command.at if local else command.garbage_not_before_at

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from callfs.errors import BadRequest, Conflict, LinkUsed
-from callfs.metadata.commands import Condemn, PurgeLinks, RegisterInstance
+from callfs.metadata.commands import Condemn, PostponeReplication, PurgeLinks, RegisterInstance
 from callfs.metadata.importing import MOST_RECORDS, BeginImport, ClearImport, FinishImport, ImportRecords
 from callfs.metadata.interfaces import IMetadataStore, UnfinishedImport
 from callfs.metadata.transfer import (
@@ -16,13 +16,14 @@ from callfs.metadata.transfer import (
     InstanceRecord,
     LinkRecord,
     Record,
+    ReplicationRecord,
 )
-from callfs.model import ROOT_INODE, LocalPlacement, S3Placement
+from callfs.model import ROOT_INODE, LocalPlacement, ReplicaOrder, S3Placement
 from tests.contract.metadata_base import StoreTests, failure
-from tests.support.commands import ADMIN, HOUR
+from tests.support.commands import ADMIN, HOUR, TO_S3
 
 ODD_NAMES = ("*", "%", "_", "[a]", "'", '"', "a", "A", "a!", "a0", "é", "e\u0301", "007", "\u2028", "😀", "x" * 255)
-KINDS = (InodeRecord, LinkRecord, GarbageRecord, CondemnedRecord, InstanceRecord)
+KINDS = (InodeRecord, LinkRecord, GarbageRecord, CondemnedRecord, InstanceRecord, ReplicationRecord)
 
 
 async def exported(store: IMetadataStore) -> list[Record]:
@@ -49,6 +50,12 @@ class MovingContract(StoreTests):
         strays = tuple(self.make.blob().id for _ in range(3))
         await self.apply(Condemn(at=self.make.tick(), blob_ids=strays[:2]))
         await self.apply(Condemn(at=self.make.tick(), blob_ids=strays[2:]))
+        orders = (TO_S3, ReplicaOrder(LocalPlacement("node-2"), "node-2"), TO_S3)
+        queued = [self.make.create(f"/queued/{n}", replicate=order) for n, order in enumerate(orders)]
+        await self.apply_all(*queued)
+        await self.apply(
+            PostponeReplication(at=self.make.tick(), blob_id=queued[0].blob.id, due_at=self.make.now + HOUR)
+        )
         for name, root in (("node-2", None), ("node-1", "1" * 32)):
             await self.apply(
                 RegisterInstance(at=self.make.tick(), instance_id=name, root_id=root, api_endpoint="http://x")
@@ -95,6 +102,13 @@ class MovingContract(StoreTests):
             (record.instance for record in records if isinstance(record, InstanceRecord)), key=lambda node: node.id
         )
         assert nodes == list(await self.store.instances())
+        queued = {r.replication.blob_id: r.replication for r in records if isinstance(r, ReplicationRecord)}
+        assert queued == {
+            entry.blob_id: entry
+            for node in ("node-1", "node-2")
+            for entry in await self.store.replications(2**62, node)
+        }
+        assert len(queued) == 3
 
     async def test_an_empty_store_is_exported(self) -> None:
         """It has its root."""
@@ -156,6 +170,10 @@ class MovingContract(StoreTests):
                 (entry.blob, entry.not_before_at) for entry in before
             ]
         assert await self.store.list_blobs() == await original.list_blobs()
+        for node in ("node-1", "node-2"):
+            assert await self.store.list_blobs(instance_id=node) == await original.list_blobs(instance_id=node)
+            assert await self.store.replications(2**62, node) == await original.replications(2**62, node)
+        assert await self.store.replication_backlog() == await original.replication_backlog()
         assert await self.store.list_children(ROOT_INODE.id) == await original.list_children(ROOT_INODE.id)
         records = await exported(self.store)
         for record in records:
@@ -164,6 +182,8 @@ class MovingContract(StoreTests):
                 await self.refused(self.make.consume_link(record.link.token_hash), LinkUsed)
         await self.apply(self.make.move("/deep", "/moved"))
         await self.apply(self.make.remove("/moved", recursive=True))
+        await self.apply(self.make.remove("/queued", recursive=True))
+        assert await self.store.replication_backlog() == []
         assert list(await self.store.verify()) == []
 
     async def test_used_links_are_forgotten_in_time(self) -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from twisted.internet.defer import Deferred, DeferredList, gatherResults
 
-from callfs.errors import CallFSError, DirectoryNotEmpty, FileAlreadyExists, FileNotFound, LinkUsed
-from callfs.metadata.commands import Command, Written
+from callfs.errors import CallFSError, Conflict, DirectoryNotEmpty, FileAlreadyExists, FileNotFound, LinkUsed
+from callfs.metadata.commands import Command, Moved, Relocated, Removed, Written
 from callfs.metadata.interfaces import IMetadataStore
-from callfs.model import Preconditions
+from callfs.model import Preconditions, S3Placement
 from tests.contract.metadata_base import StoreTests
+from tests.support.commands import TO_S3
 
 TREE_SIZE = 5000
 
@@ -44,6 +45,78 @@ class RaceContract(StoreTests):
         results = await self.outcomes(*(self.make.put("/f", preconditions=expected) for _ in range(50)))
         assert sum(isinstance(result, Written) for result in results) == 1
         assert (await self.existing("/f")).generation == 2
+
+    async def test_one_of_fifty_relocates(self) -> None:
+        """Of 50 relocations that expect the same copies one wins; the others' copies get no name."""
+        inode = (await self.apply(self.make.create("/f", replicate=TO_S3))).inode
+        assert inode.blob is not None
+        copies = [self.make.copy_of(inode.blob, S3Placement()) for _ in range(50)]
+        results = await self.outcomes(*(self.make.relocate(inode, copy) for copy in copies))
+        (winner,) = [result for result in results if isinstance(result, Relocated)]
+        assert sum(isinstance(result, Conflict) for result in results) == 49
+        assert await self.existing("/f") == winner.inode
+        assert winner.inode.generation == 2
+        assert await self.store.named_blobs([copy.id for copy in copies]) == {winner.inode.blob.id}
+        assert await self.garbage_ids() == {inode.blob.id}
+        assert await self.store.replication_backlog() == []
+        assert await self.store.verify() == []
+
+    async def test_a_relocation_races_with_new_content(self) -> None:
+        """Whichever comes first, the file has one content, every other copy is garbage, and none is lost."""
+        for round_number in range(20):
+            created = (await self.apply(self.make.create("/f", replicate=TO_S3))).inode
+            assert created.blob is not None
+            copy = self.make.copy_of(created.blob, created.blob.placement)
+            relocate = self.make.relocate(created, copy, replicate=TO_S3)
+            put = self.make.put("/f", replicate=TO_S3)
+            pair = (relocate, put) if round_number % 2 else (put, relocate)
+            results = await self.outcomes(*pair)
+            relocated, written = results if round_number % 2 else reversed(results)
+            assert isinstance(written, Written)
+            assert isinstance(relocated, Relocated | Conflict)
+            assert (await self.existing("/f")).blob == put.blob
+            named = {copy.id} if isinstance(relocated, Relocated) else set()
+            assert await self.garbage_ids() & {created.blob.id, copy.id} == {created.blob.id} | named
+            (entry,) = await self.store.replications(2**62, "node-1")
+            assert entry.blob_id == put.blob.id
+            assert await self.store.verify() == []
+            await self.apply(self.make.remove("/f"))
+
+    async def test_relocations_race_with_a_rename_of_the_tree(self) -> None:
+        """All files are relocated and all have moved, whatever the order: they are known by their ids."""
+        inodes = [(await self.apply(self.make.create(f"/a/{n % 3}/{n}"))).inode for n in range(30)]
+        copies = [self.make.copy_of(inode.blob, S3Placement()) for inode in inodes if inode.blob is not None]
+        relocations = [self.make.relocate(inode, copy) for inode, copy in zip(inodes, copies, strict=True)]
+        moves = [self.make.move("/a", "/b"), self.make.move("/b", "/c/d", create_parents=True)]
+        results = await self.outcomes(*relocations[:10], moves[0], *relocations[10:20], moves[1], *relocations[20:])
+        assert all(isinstance(result, Relocated | Moved) for result in results), results
+        listed = await self.store.walk("/")
+        assert sorted(inode.path for inode in listed if inode.blob) == sorted(
+            inode.path.replace("/a", "/c/d", 1) for inode in inodes
+        )
+        assert {inode.id: inode.blob for inode in listed if inode.blob} == {
+            inode.id: copy for inode, copy in zip(inodes, copies, strict=True)
+        }
+        assert await self.store.verify() == []
+
+    async def test_relocations_race_with_the_removal_of_the_tree(self) -> None:
+        """Nothing of the tree is left: each copy is garbage, or was never named."""
+        inodes = [(await self.apply(self.make.create(f"/a/{n}", replicate=TO_S3))).inode for n in range(20)]
+        copies = [self.make.copy_of(inode.blob, S3Placement()) for inode in inodes if inode.blob is not None]
+        relocations = [
+            self.make.relocate(inode, copy, replicate=TO_S3) for inode, copy in zip(inodes, copies, strict=True)
+        ]
+        remove = self.make.remove("/a", recursive=True)
+        results = await self.outcomes(*relocations[:10], remove, *relocations[10:])
+        assert isinstance(results.pop(10), Removed)
+        for copy, result in zip(copies, results, strict=True):
+            assert isinstance(result, Relocated | FileNotFound)
+            named = await self.store.named_blobs([copy.id])
+            assert bool(named) == isinstance(result, Relocated)
+        counts = await self.store.statistics()
+        assert (counts.files, counts.bytes, counts.replications) == (0, 0, 0)
+        assert len(await self.garbage_ids()) == 20
+        assert await self.store.verify() == []
 
     async def test_parents_that_many_make_are_made_once(self) -> None:
         """Simultaneous files below the same missing parents all get there."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from callfs import paths
 from tests.contract.metadata_base import StoreTests
+from tests.support.commands import TO_S3
 
 ODD_NAMES = sorted(
     [
@@ -212,11 +213,11 @@ class ListingContract(StoreTests):
         assert len(seen) == len(set(seen))
 
     async def test_counts(self) -> None:
-        """Statistics count files, directories with the root, bytes of first copies, links and garbage."""
+        """Statistics count files, directories with the root, bytes of first copies, links and what is queued."""
         await self.apply(self.make.create("/a/f", blob=self.make.blob(10)))
         await self.apply(self.make.create("/a/g", blob=self.make.blob(5)))
-        await self.apply(self.make.put("/a/g", blob=self.make.blob(6)))
+        await self.apply(self.make.put("/a/g", blob=self.make.blob(6), replicate=TO_S3))
         await self.apply(self.make.issue_link(await self.existing("/a/f")))
         counts = await self.store.statistics()
         assert (counts.files, counts.directories, counts.bytes) == (2, 2, 16)
-        assert (counts.links, counts.garbage) == (1, 1)
+        assert (counts.links, counts.garbage, counts.replications) == (1, 1, 1)

@@ -7,11 +7,13 @@ from collections.abc import AsyncIterator
 import pytest
 
 from callfs.backends.interfaces import IBlobBackend
+from callfs.backends.memory import MemoryBackend
 from callfs.engine.filesystem import MoveRequest
 from callfs.engine.fsck import ConsistencyCheck, Finding, FindingKind, Progress, Repair, TooManyUnnamed
 from callfs.errors import FileNotFound, OutcomeUnknown, PeerUnavailable
 from callfs.metadata.commands import DropGarbage
 from tests.support.engine import ALICE, HOUR_SECONDS, NODE, EngineCase, Feed, started, turns, upload
+from tests.support.nodes import NODES, S3, SECOND, THIRD, NodesCase
 
 
 class FsckCase(EngineCase):
@@ -105,10 +107,10 @@ class TestFindings(FsckCase):
         assert self.backend.readers == set()
 
     async def test_elsewhere(self) -> None:
-        """Files whose bytes another node holds are named: here they can't be checked."""
-        found = await self.findings(instance_id="node-2")
-        assert {finding.kind for finding in found} == {FindingKind.ELSEWHERE}
-        assert {finding.path for finding in found} == {"/a", "/b", "/d/c", "/empty"}
+        """Files whose bytes another node holds are no findings: they are checked there."""
+        self.backend.inner = MemoryBackend(now=self.now, name="localfs")
+        assert await self.findings(instance_id="node-2") == []
+        assert await self.findings(instance_id="node-2", deep=True) == []
 
     async def test_unnamed(self) -> None:
         """A blob without a name is found when its grace period is over."""
@@ -259,3 +261,66 @@ class TestRepair(FsckCase):
         assert await self.content("/a") == b"new"
         assert not await self.repair().remove_file(Finding(kind=FindingKind.STORE, detail="", path="/d"))
         assert not await self.repair().remove_file(Finding(kind=FindingKind.UNNAMED_BLOB, detail=""))
+
+
+class TestSeveralBackends(NodesCase):
+    """fsck where S3 is there, and copies."""
+
+    options = {"replica_backend": "s3", "require_replica_success": True}
+
+    def check(self, name: str, *, s3: bool = True, deep: bool = False) -> ConsistencyCheck:
+        """A check of one node."""
+        backends = {"localfs": self.disks[name]} | ({"s3": self.s3} if s3 else {})
+        return ConsistencyCheck(
+            metadata=self.store,
+            backends=backends,
+            instance_id=name,
+            now=self.now,
+            deep=deep,  # type: ignore[arg-type]
+        )
+
+    async def found(self, name: str, **options: bool) -> list[tuple[FindingKind, str | None, str | None]]:
+        """What a check of one node finds."""
+        check = self.check(name, **options)
+        return [
+            (each.kind, each.path, each.backend)
+            for report in (check.files(), check.blobs())
+            async for each in report
+            if isinstance(each, Finding)
+        ]
+
+    async def test_each_node_its_own_and_all_share_s3(self) -> None:
+        """A lost or changed copy is found on the node that has it, one on S3 by every node that has S3."""
+        for name in NODES:
+            await self.put_at(name, f"/{name}", name.encode())
+        for name in NODES:
+            assert await self.found(name, deep=True) == []
+        first = (await self.blob_of(f"/{NODE}")).copies()
+        await self.disks[NODE].inner.delete(first[0].id)
+        second = (await self.blob_of(f"/{SECOND}")).copies()
+        await self.damage(self.s3, second[1].id, b"Node-2")
+        on_s3 = (FindingKind.WRONG_CHECKSUM, f"/{SECOND}", "s3")
+        lost = (FindingKind.MISSING_BLOB, f"/{NODE}", "localfs")
+        assert set(await self.found(NODE, deep=True)) == {lost, on_s3}
+        assert await self.found(SECOND, deep=True) == [on_s3]
+        assert await self.found(SECOND, deep=True, s3=False) == []
+
+    async def test_unnamed_on_s3(self) -> None:
+        """A blob on S3 that nothing names is found when it is old enough."""
+        self.store.steps.fail("PutFile", OutcomeUnknown("crash"))
+        await self.refused(OutcomeUnknown, self.put_at(NODE, "/f"))
+        self.advance(2 * HOUR_SECONDS)
+        assert await self.found(SECOND) == [(FindingKind.UNNAMED_BLOB, None, "s3")]
+
+    async def test_a_lost_copy_of_two(self) -> None:
+        """Where there is another copy, removing what is lost takes the name of the lost one alone."""
+        await self.put_at(NODE, "/f", b"content")
+        copies = (await self.blob_of("/f")).copies()
+        repair = Repair(metadata=self.store, backends={}, now=self.now, metrics=self.metrics)  # type: ignore[arg-type]
+        finding = Finding(
+            kind=FindingKind.MISSING_BLOB, detail="lost", path="/f", blob_id=copies[0].id, backend="localfs"
+        )
+        assert await repair.remove_file(finding)
+        assert await self.places_of("/f") == [S3]
+        assert await self.read_at(THIRD, "/f") == b"content"
+        assert not await repair.remove_file(finding)

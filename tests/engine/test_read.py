@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 from twisted.internet.defer import CancelledError
 
+from callfs.engine.alone import Alone
 from callfs.engine.ports import Ports
 from callfs.engine.read import LOOKUPS, open_found
 from callfs.engine.settings import EngineSettings
@@ -133,6 +134,7 @@ class TestOpen(EngineCase):
         ports = Ports(
             metadata=self.store,
             backends={"localfs": self.backend},
+            peers=Alone(NODE),
             locks=self.locks,
             settings=EngineSettings(instance_id=NODE),
             now=self.now,

@@ -8,7 +8,6 @@ from typing import Any
 from twisted.internet.defer import CancelledError
 
 from callfs.engine.filesystem import MoveRequest
-from callfs.engine.settings import EngineSettings
 from callfs.errors import (
     BadRequest,
     DirectoryNotEmpty,
@@ -218,16 +217,6 @@ class TestMove(EngineCase):
         await self.refused(BadRequest, self.move("/f", "/d/g"))
         assert self.locks.held == []
         assert await self.content("/f") == b"content"
-
-    async def test_bytes_that_would_have_to_travel(self) -> None:
-        """Relocation to another backend or node is refused with what can't be done, for a file deep in a tree."""
-        await self.put("/d/e/f")
-        two = self.make_filesystem(backends={"localfs": self.backend, "s3": self.backend})
-        await self.refused(BadRequest, two.move(ALICE, MoveRequest(source="/d", destination="/x", backend="s3")))
-        elsewhere = self.make_filesystem(settings=EngineSettings(instance_id="node-2"))
-        request = MoveRequest(source="/d", destination="/x", instance="node-2")
-        await self.refused(BadRequest, elsewhere.move(ALICE, request))
-        assert await self.content("/d/e/f") == b"content"
 
 
 class TestChangesOfNames(EngineCase):

@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 from twisted.internet import reactor
-from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.defer import CancelledError, Deferred, gatherResults
 from twisted.internet.task import Clock, deferLater
 from twisted.trial.unittest import TestCase
 
@@ -186,6 +186,33 @@ class NodesTests(TestCase):
         started = time.monotonic()
         await self.assertFailure(locks.acquire(("/a", "/b"), 0), MetadataUnavailable)
         assert time.monotonic() - started < 3.0
+        self.server.resume()
+        await self.works_again(locks)
+
+    async def test_a_wait_ends_in_time_when_the_server_pauses(self) -> None:
+        """A server that stops while somebody waits makes the wait no longer, and leaves nothing in the way."""
+        one, other = self.node(), self.node(op_timeout_seconds=4.0)
+        (lease,) = await one.acquire(("/b",), 0)
+        started = time.monotonic()
+        waiting = other.acquire(("/a", "/b"), 0.5)
+        await passed(0.2)
+        self.server.pause()
+        await self.assertFailure(waiting, ResourceLocked, MetadataUnavailable)
+        assert time.monotonic() - started < 1.2
+        self.server.resume()
+        await lease.release()
+        await self.works_again(other)
+
+    async def test_cancelled_twice(self) -> None:
+        """Who is cancelled again while what it began is taken back leaves the line all the same."""
+        locks = self.node()
+        await (await locks.acquire(("/a",), 0))[0].release()
+        self.server.pause()
+        goes = locks.acquire(("/a",), 10)
+        for _ in range(3):
+            goes.cancel()
+            await passed(0)
+        await self.assertFailure(goes, CancelledError)
         self.server.resume()
         await self.works_again(locks)
 

@@ -139,6 +139,17 @@ class LostAnswerTests(Harried, TestCase):
         assert written.created
         assert (await self.store.get("/f")) == written.inode
 
+    async def test_whatever_goes_wrong_at_a_commit(self) -> None:
+        """Also an error that nobody thought of is no proof that nothing was changed: the server is asked."""
+
+        def break_down() -> None:
+            raise RuntimeError("something unheard of")
+
+        self.at_step["metadata.after_commit"] = break_down
+        written = await self.store.apply(self.make.create("/f"))
+        assert self.at_step == {}
+        assert await self.store.get("/f") == written.inode
+
     async def test_an_outcome_that_can_not_be_learnt(self) -> None:
         """As long as the server has the transaction open nobody knows, and that is what is said, in time."""
         self.proxy.fate = Fate.HELD
@@ -289,6 +300,15 @@ class RefusingTests(Harried, TestCase):
             signal_file.unlink()
             await deferToThread(self.server().restart)
         assert (await self.eventually(lambda: self.store.apply(self.make.create("/f")))).created
+
+    async def test_a_synchronous_standby_that_is_gone(self) -> None:
+        """What no standby has confirmed isn't said to be stored: a failover would lose it."""
+        self.server().configure(synchronous_standby_names="nobody")
+        self.addCleanup(self.server().configure, synchronous_standby_names="")
+        seconds = await timed(self.store.apply(self.make.create("/f")), OutcomeUnknown)
+        assert seconds < 2 * TIMEOUT + SLACK
+        self.server().configure(synchronous_standby_names="")
+        assert (await self.eventually(lambda: self.store.apply(self.make.create("/g")))).created
 
     async def test_a_full_disk(self) -> None:
         """What the server calls a full disk is one: nothing is changed, reads go on, and with room all is well."""

@@ -8,12 +8,19 @@ from typing import Any
 from twisted.internet.defer import DeferredList, gatherResults
 from twisted.trial.unittest import TestCase
 
-from callfs.errors import CallFSError, InternalError, LinkUsed, MetadataUnavailable, OutcomeUnknown
-from callfs.metadata.commands import Command, Condemn, Written
+from callfs.errors import CallFSError, Conflict, InternalError, LinkUsed, MetadataUnavailable, OutcomeUnknown
+from callfs.metadata.commands import (
+    Command,
+    Condemn,
+    ForgetInstance,
+    PostponeReplication,
+    Relocated,
+    Written,
+)
 from callfs.metadata.postgres import PostgresStore
-from callfs.model import Preconditions
+from callfs.model import LocalPlacement, Preconditions, S3Placement
 from tests.metadata.postgres_binding import PostgresBinding
-from tests.support.commands import ADMIN, Commands
+from tests.support.commands import ADMIN, TO_S3, Commands
 
 NODES = 3
 
@@ -125,6 +132,68 @@ class NodesTests(PostgresBinding, TestCase):
             pairs += [creation, sweep]
         await self.outcomes(pairs)
         await self.sound()
+
+    async def test_one_of_sixty_relocates(self) -> None:
+        """Compare-and-set holds between nodes for copies, too."""
+        inode = (await self.nodes[0].apply(self.make.create("/f", replicate=TO_S3))).inode
+        copies = [self.make.copy_of(inode.blob, S3Placement()) for _ in range(60)]
+        outcomes = await self.outcomes([self.make.relocate(inode, copy, replicate=TO_S3) for copy in copies])
+        (winner,) = [each for each in outcomes if isinstance(each, Relocated)]
+        assert sum(isinstance(each, Conflict) for each in outcomes) == 59
+        assert await self.nodes[1].get("/f") == winner.inode
+        assert await self.nodes[2].named_blobs([copy.id for copy in copies]) == {winner.inode.blob.id}
+        (entry,) = await self.nodes[0].replications(2**62, "node-1")
+        assert entry.blob_id == winner.inode.blob.id
+        await self.sound()
+
+    async def test_relocations_against_everything(self) -> None:
+        """Files that are relocated while others write, move and remove them are as some order leaves them."""
+        for number in range(8):
+            inodes = [
+                (await self.nodes[0].apply(self.make.create(f"/{number}/{n}", replicate=TO_S3))).inode
+                for n in range(8)
+            ]
+            commands: list[Command[Any]] = []
+            for n, inode in enumerate(inodes):
+                commands += [
+                    self.make.relocate(inode, self.make.copy_of(inode.blob, S3Placement()), replicate=TO_S3),
+                    self.make.put(f"/{number}/{n}", replicate=TO_S3),
+                    self.make.relocate(inode, self.make.copy_of(inode.blob, S3Placement())),
+                    PostponeReplication(at=1, blob_id=inode.blob.id, due_at=2, by="node-2"),
+                ]
+            commands.insert(3 + number, self.make.move(f"/{number}", f"/moved-{number}"))
+            commands.insert(14 + number, self.make.remove(f"/moved-{number}", recursive=number % 2 == 0))
+            outcomes = await self.outcomes(commands)
+            assert not [each for each in outcomes if isinstance(each, OutcomeUnknown)]
+            await self.sound()
+
+    async def test_a_copy_is_named_or_condemned(self) -> None:
+        """Of a relocation and the sweep that gives its new copy up, one is told that the other was first."""
+        inodes = [(await self.nodes[0].apply(self.make.create(f"/{number}"))).inode for number in range(20)]
+        copies = [self.make.copy_of(inode.blob, S3Placement()) for inode in inodes]
+        pairs: list[Command[Any]] = []
+        for inode, copy in zip(inodes, copies, strict=True):
+            pairs += [self.make.relocate(inode, copy), Condemn(at=self.make.tick(), blob_ids=(copy.id,))]
+        outcomes = await self.outcomes(pairs)
+        for relocated, condemned in zip(outcomes[::2], outcomes[1::2], strict=True):
+            assert isinstance(relocated, Conflict) == bool(condemned.ids)
+        await self.sound()
+
+    async def test_a_node_is_forgotten_or_used(self) -> None:
+        """No entry is handed to a node, and no file put on it, while it is being forgotten."""
+        for number in range(20):
+            blob = self.make.blob(3, LocalPlacement("node-9"))
+            created = self.make.create(f"/{number}", replicate=TO_S3)
+            await self.nodes[0].apply(created)
+            commands: list[Command[Any]] = [
+                ForgetInstance(at=self.make.tick(), instance_id="node-9"),
+                PostponeReplication(at=1, blob_id=created.blob.id, due_at=2, by="node-9"),
+                self.make.create(f"/on-{number}", blob=blob),
+            ]
+            await self.outcomes(commands[number % 3 :] + commands[: number % 3])
+            await self.outcomes([self.make.remove(f"/{number}"), self.make.remove(f"/on-{number}")])
+            assert (await self.nodes[1].apply(ForgetInstance(at=1, instance_id="node-9"))).count == 1
+            await self.sound()
 
     async def test_anything_against_anything(self) -> None:
         """Random commands on few names from all nodes at once leave a sound store, and all see the same."""

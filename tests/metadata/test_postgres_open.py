@@ -15,10 +15,22 @@ from twisted.trial.unittest import TestCase
 from callfs.errors import MetadataUnavailable
 from callfs.metadata.interfaces import StoreUnusable
 from callfs.metadata.postgres_schema import migrations, prepare
+from callfs.model import S3Placement
 from tests.contract.metadata_base import failure
 from tests.metadata.postgres_binding import PostgresBinding
-from tests.support.commands import Commands
+from tests.support.commands import TO_S3, Commands
 from tests.support.postgres import shared_server
+
+APPLIED_AT = "applied_at timestamptz DEFAULT now()"
+OLD_FILE = """
+INSERT INTO store (id) VALUES ('0123');
+INSERT INTO inodes (id, path, parent_id, name, depth, type, mode, owner, mtime, ctime, created_at, generation,
+    content_id)
+VALUES ('a', '/f', '00000000000000000000000000000000', 'f', 1, 'file', 420, 'alice', 1, 1, 1, 1, 'c');
+INSERT INTO blobs (inode_id, role, blob_id, kind, instance_id, size, sha256)
+VALUES ('a', 0, 'b', 'localfs', 'node-1', 3, '0');
+"""
+"""What every version can hold."""
 
 
 class OpenTests(PostgresBinding, TestCase):
@@ -59,6 +71,13 @@ class OpenTests(PostgresBinding, TestCase):
         await one.apply(Commands().create("/f"))
         assert await other.walk("/") == []
 
+    async def test_a_schema_whose_name_needs_quotes(self) -> None:
+        """A schema may be called as its operator likes."""
+        self.server().execute('CREATE SCHEMA "CallFS-1"')
+        self.addCleanup(self.server().execute, 'DROP SCHEMA "CallFS-1" CASCADE')
+        store = await self.opened(self.server().dsn(options='-csearch_path="CallFS-1"'))
+        assert (await store.apply(Commands().create("/f"))).created
+
     async def test_a_newer_schema_is_refused(self) -> None:
         """Tables of a newer version are left alone, and the message says what to do."""
         await self.opened(str(self.dsn))
@@ -66,6 +85,25 @@ class OpenTests(PostgresBinding, TestCase):
             connection.execute("INSERT INTO callfs_migrations (number) VALUES (99)")
         refusal = await failure(self.postgres_store(str(self.dsn)).open(), StoreUnusable)
         assert "has schema 99, made by a newer CallFS" in str(refusal)
+
+    async def test_an_older_store_is_used(self) -> None:
+        """The tables of each older version, with a file in them, become those of this one, and go on."""
+        for version in range(1, len(migrations())):
+            dsn, make = self.server().new_schema(), Commands()
+            with self.server().connect(dsn) as connection:
+                connection.execute(f"CREATE TABLE callfs_migrations (number integer PRIMARY KEY, {APPLIED_AT})")
+                for number, script in migrations()[:version]:
+                    connection.execute(script)
+                    connection.execute("INSERT INTO callfs_migrations (number) VALUES (%s)", (number,))
+                connection.execute(OLD_FILE)
+            store = await self.opened(str(dsn))
+            inode = await store.get("/f")
+            assert inode is not None
+            assert inode.blob is not None
+            assert await store.verify() == []
+            assert await store.list_blobs(instance_id="node-1") == [(inode.blob, "/f")]
+            await store.apply(make.relocate(inode, make.copy_of(inode.blob, S3Placement()), replicate=TO_S3))
+            assert len(await store.replications(make.now, "node-1")) == 1
 
     async def test_tables_of_another_program_are_left_alone(self) -> None:
         """A schema in which somebody else has such a table isn't used."""

@@ -10,8 +10,10 @@ from typing import Any
 import psycopg
 import pytest
 
+from callfs.metadata import postgres_facts as facts
 from callfs.metadata import postgres_queries as queries
 from callfs.metadata import postgres_transaction as transaction
+from callfs.metadata import sql
 from callfs.metadata.postgres_pool import prepare_session
 from callfs.metadata.postgres_schema import migrations, prepare
 from tests.support.postgres import shared_server
@@ -20,6 +22,7 @@ REQUESTS = {
     "by path": (queries.BY_PATH, "'/a'"),
     "by id": (queries.BY_ID, "'a'"),
     "chain": (queries.CHAIN, "ARRAY['/', '/a', '/a/b']"),
+    "chain and condemned": (facts.CHAIN_AND_CONDEMNED, "ARRAY['b'], ARRAY['/', '/a', '/a/b']"),
     "children": (queries.CHILDREN, "'a', 'b', 100"),
     "children by path": (queries.CHILDREN_BY_PATH, "'/a', 'b', '/a/b', 100"),
     "subtree": (queries.SUBTREE, "'/a/', '/a0', 100"),
@@ -29,17 +32,34 @@ REQUESTS = {
     "named blobs": (queries.NAMED_BLOBS.replace("%(ids)s", "%s"), "ARRAY['a'], ARRAY['a']"),
     "condemned": (queries.CONDEMNED, "'a', 1, 100"),
     "all blobs": (queries.BLOBS, "'a', 100"),
-    "owners in a tree": (transaction.TREE, "'alice', '/a/', '/a0'"),
-    "longest path": (transaction.LONGEST_PATH, "'/a/', '/a0'"),
-    "anything in a directory": (transaction.ANY_CHILD, "'a'"),
-    "condemned or not": (transaction.ANY_CONDEMNED, "ARRAY['a']"),
+    "blobs on a node": (queries.BLOBS_ON, "'a', 'b', 100"),
+    "anything on a node": (facts.COPIES_ON, "'a'"),
+    "replications": (queries.REPLICATIONS, "'a', 1, 100"),
+    "end of a replication": (queries.adapted(sql.unqueue(sql.OF_INODE)), "'a'"),
+    "a postponed replication": (transaction.POSTPONE, "1, NULL, 'a'"),
+    "owners in a tree": (facts.TREE, "'alice', '/a/', '/a0'"),
+    "longest path": (facts.LONGEST_PATH, "'/a/', '/a0'"),
+    "anything in a directory": (facts.ANY_CHILD, "'a'"),
+    "condemned or not": (facts.ANY_CONDEMNED, "ARRAY['a']"),
     "move of a tree": (transaction.MOVE_TREE, "'/b', 3, 0, '/a/', '/a0'"),
     "purge of links": (transaction.PURGE_LINKS, "1, 1, 1, 100"),
 }
-PAGES = ("children", "children by path", "subtree", "garbage of an instance", "garbage of all", "condemned")
+PAGES = (
+    "children",
+    "children by path",
+    "subtree",
+    "garbage of an instance",
+    "garbage of all",
+    "condemned",
+    "all blobs",
+    "blobs on a node",
+    "replications",
+)
 RANGES = {
     "children": r"Index Cond: \(\(parent_id = \$1\) AND \(name > \$2\)\)",
     "subtree": r"Index Cond: \(\(path >= \$1\) AND \(path < \$2\)\)",
+    "blobs on a node": r"Index Cond: \(\(instance_id = \$1\) AND \(blob_id > \$2\)\)",
+    "replications": r"Index Cond: \(\(made_by = \$1\) AND \(due_at <= \$2\)\)",
     "move of a tree": r"Index Cond: \(\(path > \$4\) AND \(path < \$5\)\)",
     "owners in a tree": r"Index Cond: \(\(path > \$2\) AND \(path < \$3\)\)",
 }

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
+from twisted.internet.defer import Deferred, gatherResults
 from twisted.logger import capturedLogs
 from twisted.trial.unittest import TestCase
 
 from callfs.errors import MetadataUnavailable
 from callfs.metadata.interfaces import StoreUnusable
+from callfs.metadata.redis import RedisStore
+from callfs.model import LocalPlacement, S3Placement
 from tests.contract.metadata_base import failure
 from tests.metadata.redis_binding import RedisBinding
-from tests.support.commands import Commands
+from tests.support.commands import TO_S3, Commands
 from tests.support.redis import DURABLE, RedisServer, free_port
 
 
@@ -100,12 +103,62 @@ class OpenTests(RedisBinding, TestCase):
         self.addCleanup(store.close)
         assert await store.get("/") is not None
 
+    async def test_a_server_that_deletes_what_may_go(self) -> None:
+        """Is used, and it is said what may be lost; not where its memory has no limit."""
+        server = self.started(maxmemory_policy="volatile-lru")
+        assert "redis_eviction" not in await self.events()
+        server.configure(maxmemory="100mb")
+        assert (await self.events())["redis_eviction"]["policy"] == "volatile-lru"
+        server.configure(maxmemory_policy="noeviction")
+        assert "redis_eviction" not in await self.events()
+
+    async def test_a_store_that_lost_its_identity_alone(self) -> None:
+        """Isn't taken for one that has none."""
+        server = self.started()
+        await self.opened("test:")
+        server.command("HDEL", "test:{fs}:store", "identity")
+        assert "damaged" in await self.refused()
+
     async def test_a_newer_store(self) -> None:
         """Is left alone."""
         server = self.started()
         await self.opened("test:")
-        server.command("HSET", "test:{fs}:store", "format", "2")
+        server.command("HSET", "test:{fs}:store", "format", "3")
         assert "format" in await self.refused()
+
+    async def test_an_older_store(self) -> None:
+        """Format 1 had no list of each node's blobs: it is made, by two nodes at once, and all is as it was."""
+        server = self.started()
+        make = Commands()
+        old = self.redis_store("test:")
+        await old.open()
+        places = (LocalPlacement("node-1"), LocalPlacement("node-2"), S3Placement())
+        blobs = [make.replicated_blob(places[n % 3], places[(n + 1) % 3]) for n in range(700)]
+        await gatherResults([old.apply(make.create(f"/d/{n}", blob=blob)) for n, blob in enumerate(blobs)])
+        await old.apply(make.remove("/d/0"))
+        before = await old.walk("/", limit=10_000)
+        on_nodes = [await old.list_blobs(limit=10_000, instance_id=place) for place in ("node-1", "node-2")]
+        assert [len(found) for found in on_nodes] == [466, 466]
+        await old.close()
+        server.command("DEL", "test:{fs}:blobs:local")
+        server.command("HSET", "test:{fs}:store", "format", "1", "id", old.store_id)
+        server.command("HDEL", "test:{fs}:store", "identity")
+        one, other = await gatherResults([self._opening(), self._opening()])
+        assert server.command("HGET", "test:{fs}:store", "format") == "2"
+        assert one.store_id == other.store_id == old.store_id
+        # This is what a node of the older version looks for: it must not go on without keeping the list.
+        assert server.command("HGET", "test:{fs}:store", "id") is None
+        assert not one.was_empty
+        assert await one.walk("/", limit=10_000) == before
+        assert on_nodes == [
+            await other.list_blobs(limit=10_000, instance_id=place) for place in ("node-1", "node-2")
+        ]
+        assert await one.verify() == []
+        await one.apply(make.create("/new", replicate=TO_S3))
+        assert len(await other.replications(make.now, "node-1")) == 1
+
+    def _opening(self) -> Deferred[RedisStore]:
+        return Deferred.fromCoroutine(self.opened("test:"))
 
     async def test_a_store_without_its_identity(self) -> None:
         """Isn't made anew over what is there."""

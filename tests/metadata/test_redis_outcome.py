@@ -22,7 +22,7 @@ class LostAnswerTests(RedisBinding, StoreTests, TestCase):
         self.addCleanup(self.proxy.close)
         self.prefix = f"{self.id()}:"
         self.direct = await self.opened(self.prefix)
-        store = self.redis_store(self.prefix, address=f"127.0.0.1:{self.proxy.port}", op_timeout_seconds=1.0)
+        store = self.redis_store(self.prefix, address=f"127.0.0.1:{self.proxy.port}", op_timeout_seconds=2.0)
         await store.open()
         self.addCleanup(store.close)
         return store
@@ -67,8 +67,18 @@ class LostAnswerTests(RedisBinding, StoreTests, TestCase):
         await self.apply(self.make.create("/f"))
         before = await self.at("/f")
         self.proxy.delay_request(APPLY.digest)
+        self.proxy.lose_request(OUTCOME.digest)
         await failure(self.store.apply(self.make.put("/f")), OutcomeUnknown)
         assert b"late" in await self.proxy.deliver()
+        assert await self.at("/f") == before
+
+    async def test_what_was_withdrawn_too_late_stays_withdrawn(self) -> None:
+        """Also when its time was over at the question, so that a clock that is set back brings nothing back."""
+        await self.apply(self.make.create("/f"))
+        before = await self.at("/f")
+        self.proxy.delay_request(APPLY.digest)
+        await failure(self.store.apply(self.make.put("/f")), OutcomeUnknown)
+        assert b"withdrawn" in await self.proxy.deliver()
         assert await self.at("/f") == before
 
     async def test_an_outcome_that_cannot_be_asked_is_unknown(self) -> None:

@@ -13,11 +13,22 @@ from twisted.trial.unittest import TestCase
 from callfs.errors import MetadataUnavailable
 from callfs.metadata.interfaces import StoreUnusable
 from callfs.metadata.sqlite_file import APPLICATION_ID, migrations
+from callfs.model import S3Placement
 from tests.contract.metadata_base import failure
 from tests.metadata.processes import DatabaseUser, run_store
 from tests.metadata.sqlite_binding import TMPFS, SqliteBinding
-from tests.support.commands import Commands
+from tests.support.commands import TO_S3, Commands
 from tests.support.mounts import SmallDisk
+
+OLD_FILE = """
+INSERT INTO store (id) VALUES ('0123');
+INSERT INTO inodes (id, path, parent_id, name, depth, type, mode, owner, mtime, ctime, created_at, generation,
+    content_id)
+VALUES ('a', '/f', '00000000000000000000000000000000', 'f', 1, 'file', 420, 'alice', 1, 1, 1, 1, 'c');
+INSERT INTO blobs (inode_id, role, blob_id, kind, instance_id, size, sha256)
+VALUES ('a', 0, 'b', 'localfs', 'node-1', 3, x'00');
+"""
+"""What every version can hold."""
 
 
 def execute(path: Path, *statements: str) -> None:
@@ -121,6 +132,28 @@ class OpenTests(SqliteBinding, TestCase):
         await self.made()
         execute(self.path, "PRAGMA user_version = 999")
         await self.unusable("999", "newer")
+
+    async def test_every_version_there_was_is_upgraded(self) -> None:
+        """A database of each older version, with a file in it, becomes one of this version and is used."""
+        for version in range(1, len(migrations())):
+            self.path = self.folder() / "callfs.sqlite3"
+            connection = sqlite3.connect(self.path)
+            for number, script in migrations()[:version]:
+                connection.executescript(f"{script}\nPRAGMA user_version = {number};")
+            connection.executescript(f"PRAGMA application_id = {APPLICATION_ID};\n{OLD_FILE}")
+            connection.close()
+            store = await self.opened(self.path)
+            assert store.store_id == "0123"
+            inode = await store.get("/f")
+            assert inode is not None
+            assert inode.blob is not None
+            assert await store.verify() == []
+            assert await store.list_blobs(instance_id="node-1") == [(inode.blob, "/f")]
+            relocated = await store.apply(
+                self.make.relocate(inode, self.make.copy_of(inode.blob, S3Placement()), replicate=TO_S3)
+            )
+            assert len(await store.replications(self.make.now, "node-1")) == 1
+            assert await store.get("/f") == relocated.inode
 
     async def test_an_older_schema_for_reading(self) -> None:
         """A reader can't upgrade."""

@@ -23,13 +23,19 @@ REQUESTS = {
     "condemned": queries.CONDEMNED,
     "named blobs": queries.NAMED_BLOBS,
     "all blobs": queries.BLOBS,
+    "blobs on a node": queries.BLOBS_ON,
+    "replications": queries.REPLICATIONS,
+    "anything on a node": sql.COPIES_ON,
+    "garbage on a node": transaction.COUNT_GARBAGE_ON,
+    "end of a replication": sql.unqueue(sql.OF_INODE),
+    "a postponed replication": sql.POSTPONE,
     "move of a tree": sql.MOVE_TREE,
     "owners in a tree": sql.TREE,
     "longest path": transaction.LONGEST_PATH,
     "anything in a directory": sql.ANY_CHILD,
     "purge of links": transaction.PURGE_LINKS,
 }
-PAGES = ("children", "subtree", "garbage", "condemned", "all blobs")
+PAGES = ("children", "subtree", "garbage", "condemned", "all blobs", "blobs on a node", "replications")
 
 
 @pytest.fixture(name="connection")

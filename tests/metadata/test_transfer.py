@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from typing import Any
 
@@ -19,11 +20,23 @@ from callfs.metadata.transfer import (
     InstanceRecord,
     LinkRecord,
     Record,
+    ReplicationRecord,
     Tally,
     Writing,
 )
 from callfs.metadata.transfer_reading import Reading, Unreadable
-from callfs.model import ROOT_INODE, BlobRef, Inode, InodeType, Instance, Link, LocalPlacement, S3Placement
+from callfs.model import (
+    ROOT_INODE,
+    BlobRef,
+    Inode,
+    InodeType,
+    Instance,
+    Link,
+    LocalPlacement,
+    ReplicaOrder,
+    Replication,
+    S3Placement,
+)
 from callfs.paths import valid_name
 
 STORE_ID = "5" * 32
@@ -56,6 +69,17 @@ FILE = Inode(
     blob=BLOB,
 )
 LINK = Link(token_hash=b"h" * 32, inode_id=FILE.id, created_by="alice", created_at=1, expires_at=2)
+QUEUED = Replication(BLOB.id, FILE.id, ReplicaOrder(S3Placement(), "node-1"), queued_at=10, due_at=11, attempts=2)
+VERSION_1 = """\
+{"record":"header","format":"callfs-metadata","version":1,"store_id":"55555555555555555555555555555555","at":1}
+{"record":"inode","inode":{"id":"00000000000000000000000000000000","path":"/",\
+"parent_id":"00000000000000000000000000000000","type":"directory","mode":493,"owner":"root","mtime":0,"ctime":0,\
+"created_at":0,"generation":1,"content_type":null,"content_id":null,"blob":null}}
+{"record":"instance","instance":{"id":"node-1","root_id":null,"api_endpoint":"http://x","last_seen_at":9}}
+{"record":"end","counts":{"inodes":1,"links":0,"garbage":0,"condemned":0,"instances":1},\
+"sha256":"SUM"}
+"""
+"""An export as the first version wrote it, but for its checksum."""
 RECORDS: list[Record] = [
     ROOT,
     InodeRecord(inode=DIRECTORY),
@@ -64,6 +88,7 @@ RECORDS: list[Record] = [
     GarbageRecord(blob=msgspec.structs.replace(BLOB, id="1" * 26, placement=S3Placement()), not_before_at=7),
     CondemnedRecord(blob_id="2" * 26, condemned_at=8),
     InstanceRecord(instance=Instance("node-1", None, "http://x", 9)),
+    ReplicationRecord(replication=QUEUED),
 ]
 
 
@@ -107,7 +132,7 @@ class TestRoundTrip:
         assert found == RECORDS
         assert reading.header == HEADER
         counts = reading.tally.counts
-        assert (counts.inodes, counts.links, counts.garbage, counts.condemned, counts.instances) == (3, 1, 1, 1, 1)
+        assert msgspec.structs.astuple(counts) == (3, 1, 1, 1, 1, 1)
         assert counts.all == len(RECORDS)
 
     @given(st.sets(NAMES))
@@ -134,6 +159,7 @@ class TestRoundTrip:
             "garbage",
             "condemned",
             "instance",
+            "replication",
             "end",
         ]
 
@@ -143,10 +169,24 @@ class TestRoundTrip:
         one.add(RECORDS)
         other.add(RECORDS[::-1])
         less.add(RECORDS[1:])
-        changed.add([*RECORDS[:-1], InstanceRecord(instance=Instance("node-1", None, "http://x", 10))])
+        changed.add([*RECORDS[:-2], InstanceRecord(instance=Instance("node-1", None, "http://x", 10)), RECORDS[-1]])
         assert one == other
         assert one != less
         assert one != changed
+
+
+class TestOlder:
+    def test_the_first_version_is_read(self) -> None:
+        """What was written before there was a replication queue has none."""
+        body, end = VERSION_1[: VERSION_1.index('{"record":"end"')], VERSION_1[VERSION_1.index('{"record":"end"') :]
+        whole = body + end.replace("SUM", hashlib.sha256(body.encode()).hexdigest())
+        reading, found = read(whole.encode().splitlines(keepends=True))
+        assert found == [ROOT, InstanceRecord(instance=Instance("node-1", None, "http://x", 9))]
+        assert (reading.header.version, reading.tally.counts.replications) == (1, 0)
+
+    def test_this_version_is_the_second(self) -> None:
+        """A program that knows only the first says so, rather than that the file is damaged."""
+        assert b'"version":2' in lines(RECORDS)[0]
 
 
 class TestDamage:
@@ -197,8 +237,8 @@ class TestForeign:
 
     def test_another_version(self) -> None:
         """A newer version's export is refused, whatever is in it."""
-        line = b'{"record":"header","format":"callfs-metadata","version":2,"new":1}\n'
-        assert "version 2" in refusal([line])
+        line = b'{"record":"header","format":"callfs-metadata","version":3,"new":1}\n'
+        assert "version 3" in refusal([line])
 
     def test_a_bad_identity(self) -> None:
         """The store's identity has its form."""
@@ -218,6 +258,11 @@ def inode(base: Inode, **changes: Any) -> Record:
 def blob(**changes: Any) -> BlobRef:
     """A blob that isn't right."""
     return msgspec.structs.replace(BLOB, **changes)
+
+
+def queued(**changes: Any) -> Record:
+    """An entry of the replication queue that isn't right."""
+    return ReplicationRecord(replication=msgspec.structs.replace(QUEUED, **changes))
 
 
 WRONG: dict[str, tuple[list[Record], str]] = {
@@ -248,6 +293,14 @@ WRONG: dict[str, tuple[list[Record], str]] = {
     "a link's time": ([ROOT, LinkRecord(link=msgspec.structs.replace(LINK, used_at=1 << 63))], "64 bits"),
     "garbage": ([ROOT, GarbageRecord(blob=blob(replicas=(BLOB,)), not_before_at=1)], "garbage"),
     "a condemned blob": ([ROOT, CondemnedRecord(blob_id="x", condemned_at=1)], "condemned"),
+    "a replication": ([ROOT, queued(blob_id="x")], "replication queue"),
+    "a replication of nothing": ([ROOT, queued(inode_id="x")], "replication queue"),
+    "a replication by nobody": ([ROOT, queued(order=ReplicaOrder(S3Placement(), ""))], "nodes"),
+    "a replication to nowhere": ([ROOT, queued(order=ReplicaOrder(LocalPlacement(""), "a"))], "nodes"),
+    "a replication's node": ([ROOT, queued(order=ReplicaOrder(LocalPlacement("b\0"), "a"))], "nodes"),
+    "a replication's time": ([ROOT, queued(due_at=1 << 63)], "number"),
+    "a replication's attempts": ([ROOT, queued(attempts=-1)], "replication queue"),
+    "too many attempts": ([ROOT, queued(attempts=1 << 31)], "number"),
     "a node": ([ROOT, InstanceRecord(instance=Instance("", None, "http://x", 1))], "node"),
 }
 

@@ -5,16 +5,16 @@ Several daemons upon one metadata server, a real PostgreSQL or Redis; and client
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from threading import Barrier
 from typing import Any, Protocol, TypeVar
-from urllib.parse import parse_qs
 
 from tests.support.daemon import Daemon, merged
-from tests.support.http import Answer, Body, Client, file_target
+from tests.support.http import Answer, Body, Client
 from tests.support.postgres import PASSWORD as POSTGRES_PASSWORD
 from tests.support.postgres import PostgresServer
 from tests.support.redis import DURABLE, RedisServer
@@ -120,35 +120,49 @@ def metadata_server(kind: str, *, durable: bool = False) -> MetadataServer:
 
 class Cluster:
     """
-    Nodes with the same keys and secrets, each with folders of its own.
+    Nodes with the same keys and secrets, each with folders and an address of its own: the n-th is ``node-n`` on
+    127.0.0.n. They are told nothing of each other.
 
     :param folder: an empty folder.
     :param settings: configuration of every node.
     """
 
     def __init__(
-        self, folder: Path, server: MetadataServer, settings: Mapping[str, Any] | None = None, nodes: int = 2
+        self, folder: Path, server: MetadataServer, settings: Mapping[str, Any] | None = None, nodes: int = 3
     ) -> None:
         self.server = server
         self.nodes: list[Daemon] = []
-        for number in range(1, nodes + 1):
-            self.nodes.append(self._new_node(folder / f"node-{number}", f"node-{number}", settings or {}))
+        self._folder = folder
+        self._settings = settings or {}
+        self._numbers = count(1)
+        for _ in range(nodes):
+            self.add_node()
 
-    def _new_node(self, folder: Path, instance_id: str, settings: Mapping[str, Any]) -> Daemon:
+    def add_node(self, settings: Mapping[str, Any] | None = None) -> Daemon:
+        """
+        One node more, not started.
+
+        :param settings: its own configuration, over that of every node.
+        """
+        number = next(self._numbers)
+        folder = self._folder / f"node-{number}"
         folder.mkdir(parents=True)
-        own = {"instance_discovery": {"instance_id": instance_id}}
-        node = Daemon(folder, merged(merged(self.server.settings(), settings), own))
+        own = merged({"instance_discovery": {"instance_id": f"node-{number}"}}, settings or {})
+        wanted = merged(merged(self.server.settings(), self._settings), own)
+        node = self._daemon(number, folder, wanted)
         if self.nodes:
             first = self.nodes[0]
             node.keys, node.internal_secret, node.link_secret = first.keys, first.internal_secret, first.link_secret
-            node.write_config({"auth": first.settings["auth"]})
+            node.write_config({"auth": {**first.settings["auth"], **wanted.get("auth", {})}})
+        self.nodes.append(node)
         return node
+
+    def _daemon(self, number: int, folder: Path, settings: Mapping[str, Any]) -> Daemon:
+        return Daemon(folder, settings, host=f"127.0.0.{number}")
 
     def node(self, instance_id: str) -> Daemon:
         """The node of that name."""
-        return next(
-            node for node in self.nodes if node.settings["instance_discovery"]["instance_id"] == instance_id
-        )
+        return next(node for node in self.nodes if instance_of(node) == instance_id)
 
     def start(self) -> None:
         """Start all nodes at once, and wait until they are ready."""
@@ -168,23 +182,24 @@ class Cluster:
 
     def client(self, user: str | None = "alice") -> SpreadClient:
         """A client of that user whose requests go to any node."""
-        clients = {
-            str(node.settings["instance_discovery"]["instance_id"]): node.client(user) for node in self.nodes
-        }
-        return SpreadClient(clients, random.Random(0))
+        return SpreadClient(self.clients(user), random.Random(0))
+
+
+def instance_of(node: Daemon) -> str:
+    """The name of a node."""
+    return str(node.settings["instance_discovery"]["instance_id"])
 
 
 class SpreadClient(Client):
     """
-    A user whose requests go to any node, except that what needs a file's bytes goes to the node that has them.
+    A user each of whose requests goes to any node.
 
-    :param clients: of the same user, by node.
+    :param clients: of the same user.
     """
 
-    def __init__(self, clients: Mapping[str, Client], chance: random.Random) -> None:
-        first = next(iter(clients.values()))
-        super().__init__(first.address, first.key)
-        self._clients = dict(clients)
+    def __init__(self, clients: Sequence[Client], chance: random.Random) -> None:
+        super().__init__(clients[0].address, clients[0].key)
+        self._clients = tuple(clients)
         self._chance = chance
 
     def reseed(self, seed: int) -> None:
@@ -195,36 +210,28 @@ class SpreadClient(Client):
         self, method: str, target: str, body: Body = None, headers: Mapping[str, str] | None = None
     ) -> Answer:
         """See :class:`Client`."""
-        return self._asked(method, target).request(method, target, body, headers)
-
-    def _asked(self, method: str, target: str) -> Client:
-        path, _, query = target.partition("?")
-        source = parse_qs(query).get("copy_from")
-        if source is not None:
-            path = file_target(source[0])
-        elif method not in ("GET", "PUT") or not path.startswith(("/v1/files/", "/download/")):
-            return self._anyone()
-        holder = self._anyone().request("HEAD", path).get("X-CallFS-Instance-ID")
-        return self._anyone() if holder is None else self._clients[holder]
-
-    def _anyone(self) -> Client:
-        return self._chance.choice(list(self._clients.values()))
+        return self._chance.choice(self._clients).request(method, target, body, headers)
 
     def close(self) -> None:
         """See :class:`Client`."""
-        for client in self._clients.values():
+        for client in self._clients:
             client.close()
 
 
 @contextmanager
 def running_cluster(
-    folder: Path, kind: str, *, durable: bool = False, settings: Mapping[str, Any] | None = None
+    folder: Path,
+    kind: str,
+    *,
+    durable: bool = False,
+    settings: Mapping[str, Any] | None = None,
+    nodes: int = 3,
 ) -> Iterator[Cluster]:
-    """Two nodes and their server for the time of a block."""
+    """Nodes and their server for the time of a block."""
     server = metadata_server(kind, durable=durable)
     try:
         server.start()
-        cluster = Cluster(folder, server, settings)
+        cluster = Cluster(folder, server, settings, nodes)
         try:
             cluster.start()
             yield cluster

@@ -15,13 +15,16 @@ from callfs.metadata.commands import (
     IssueLink,
     Move,
     PutFile,
+    Relocate,
     Remove,
 )
-from callfs.model import BlobRef, Inode, LocalPlacement, Placement, Principal
+from callfs.model import BlobRef, Inode, LocalPlacement, Placement, Principal, ReplicaOrder, S3Placement
 
 NODE = LocalPlacement("node-1")
 ADMIN = Principal("operator", is_admin=True)
 HOUR = 3_600_000_000
+TO_S3 = ReplicaOrder(S3Placement(), "node-1")
+"""A second copy, made by the node that has the first."""
 
 
 class Commands:
@@ -118,6 +121,23 @@ class Commands:
         """New attributes in place."""
         who = Principal(principal) if isinstance(principal, str) else principal
         return self.move(path, path, principal=who, attributes=AttributeChanges(**attributes))
+
+    def copy_of(self, blob: BlobRef, placement: Placement, replicas: tuple[BlobRef, ...] = ()) -> BlobRef:
+        """The same content, at a place of its own."""
+        return BlobRef(new_blob_id(self.now, self.token_bytes), blob.size, blob.sha256, placement, replicas)
+
+    def relocate(self, inode: Inode, blob: BlobRef, principal: Principal = ADMIN, **fields: Any) -> Relocate:
+        """Other copies for a file as it is now."""
+        assert inode.blob is not None
+        values: dict[str, Any] = {
+            "at": self.tick(),
+            "principal": principal,
+            "inode_id": inode.id,
+            "expected_blob_ids": tuple(copy.id for copy in inode.blob.copies()),
+            "blob": blob,
+            "garbage_not_before_at": self.now + HOUR,
+        }
+        return Relocate(**(values | fields))
 
     def issue_link(self, inode: Inode, user: str = "alice", **fields: Any) -> IssueLink:
         """A link for a file, good for an hour."""

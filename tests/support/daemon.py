@@ -33,10 +33,10 @@ _PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None)
 
 
-def free_port() -> int:
+def free_port(host: str = "127.0.0.1") -> int:
     """A TCP port nobody listens on just now."""
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
+        probe.bind((host, 0))
         return int(probe.getsockname()[1])
 
 
@@ -75,6 +75,25 @@ def callfs(
     )
 
 
+@contextlib.contextmanager
+def callfs_begun(*arguments: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Begin a ``callfs`` command; it has ended, by itself or by force, at the end of the block."""
+    command = [sys.executable, "-m", "callfs", *arguments]
+    process = subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env=child_environment(),
+        preexec_fn=die_with_parent,
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait(10)
+
+
 def child_environment(changes: Mapping[str, str] | None = None) -> dict[str, str]:
     """This process's environment without its own ``CALLFS_`` variables, and with the tests importable."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("CALLFS_")}
@@ -87,6 +106,7 @@ class Daemon:
 
     :param folder: an empty folder for configuration, bytes, metadata and log.
     :param settings: configuration that replaces or adds to :attr:`settings`, by section.
+    :param host: the address that it listens on.
     :param launcher: the command that starts the server; ``-c <configuration>`` is added.
     :param wrapper: a command in front of the launcher (it must end in an exec), for instance ``nsenter``.
     :param environment: more environment variables.
@@ -97,13 +117,15 @@ class Daemon:
         folder: Path,
         settings: Mapping[str, Any] | None = None,
         *,
+        host: str = "127.0.0.1",
         launcher: Sequence[str] = SERVER,
         wrapper: Sequence[str] = (),
         environment: Mapping[str, str] | None = None,
     ) -> None:
         self.folder = folder
-        self.port = free_port()
-        self.metrics_port = free_port()
+        self.host = host
+        self.port = free_port(host)
+        self.metrics_port = free_port(host)
         self.root = folder / "root"
         self.database = folder / "callfs.sqlite3"
         self.config_path = folder / "config.yaml"
@@ -120,14 +142,14 @@ class Daemon:
 
     def _plain_settings(self) -> dict[str, Any]:
         return {
-            "server": {"listen_addr": f"127.0.0.1:{self.port}", "min_free_bytes": "16MiB"},
+            "server": {"listen_addr": f"{self.host}:{self.port}", "min_free_bytes": "16MiB"},
             "auth": {
                 "api_key_users": dict(self.keys),
                 "admins": list(ADMINS),
                 "internal_proxy_secret": self.internal_secret,
                 "single_use_link_secret": self.link_secret,
             },
-            "metrics": {"listen_addr": f"127.0.0.1:{self.metrics_port}"},
+            "metrics": {"listen_addr": f"{self.host}:{self.metrics_port}"},
             "backend": {"localfs_root_path": str(self.root)},
             "metadata_store": {"sqlite_path": str(self.database)},
             "instance_discovery": {"instance_id": "node-1"},
@@ -143,12 +165,12 @@ class Daemon:
     @property
     def address(self) -> Address:
         """Where the API is."""
-        return ("127.0.0.1", self.port)
+        return (self.host, self.port)
 
     @property
     def origin(self) -> str:
         """The API's address as a URL."""
-        return f"http://127.0.0.1:{self.port}"
+        return f"http://{self.host}:{self.port}"
 
     def client(self, user: str | None = "alice", **options: Any) -> Client:
         """A client of that user; None is nobody."""

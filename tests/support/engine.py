@@ -251,6 +251,12 @@ class SteppedStore:
         return await self.inner.named_blobs(blob_ids)
 
     @returns_deferred
+    async def get_chain(self, path: str) -> Sequence[Inode]:
+        """See :meth:`IMetadataStore.get_chain`."""
+        await self.steps.pass_by("get_chain")
+        return await self.inner.get_chain(path)
+
+    @returns_deferred
     async def list_children(self, directory_id: str, after_name: str = "", limit: int = 1000) -> Sequence[Inode]:
         """See :meth:`IMetadataStore.list_children`."""
         await self.steps.pass_by("list_children")
@@ -312,6 +318,7 @@ class Counts:
     def __init__(self) -> None:
         self.of: Counter[tuple[object, ...]] = Counter()
         self.alarm: bool | None = None
+        self.backlog: tuple[int, int, float] | None = None
 
     def file_operation(self, operation: str, backend_type: str) -> None:
         """An operation succeeded."""
@@ -353,7 +360,7 @@ class Counts:
         """Links were purged."""
         self.of["links_purged",] += count
 
-    def sweep_passed(self, unnamed: int) -> None:
+    def sweep_passed(self, unnamed: int, backend_type: str) -> None:
         """A pass is complete."""
         self.of["sweep_passes",] += 1
 
@@ -361,9 +368,17 @@ class Counts:
         """What the sweep did."""
         self.of["sweep", finding] += count
 
-    def sweep_alarm(self, raised: bool) -> None:
+    def sweep_alarm(self, raised: bool, backend_type: str) -> None:
         """Whether the sweep is stopped."""
         self.alarm = raised
+
+    def replicated(self, status: str) -> None:
+        """See :class:`callfs.metrics.Metrics`."""
+        self.of["replicated", status] += 1
+
+    def replication_backlog(self, waiting: int, failing: int, oldest_age_seconds: float) -> None:
+        """See :class:`callfs.metrics.Metrics`."""
+        self.backlog = (waiting, failing, oldest_age_seconds)
 
 
 class EngineCase(TestCase):

@@ -18,6 +18,7 @@ from typing import Any
 
 import psycopg
 
+from tests.support.mounts import SmallDisk
 from tests.support.waiting import eventually
 
 PASSWORD = "correct-horse-battery-staple"
@@ -57,11 +58,13 @@ class PostgresServer:
     A server of one's own.
 
     :param durable: whether it forces its log to the disk, as it does everywhere but in tests.
+    :param disk: a file system that only it sees, at the same place.
     :param settings: what differs from the defaults.
     """
 
-    def __init__(self, durable: bool = False, **settings: object) -> None:
+    def __init__(self, durable: bool = False, disk: SmallDisk | None = None, **settings: object) -> None:
         self.port = free_port()
+        self._disk = disk
         self._binaries = binaries()
         self._settings = {
             "fsync": durable,
@@ -76,6 +79,8 @@ class PostgresServer:
         } | settings
         self.folder = Path(tempfile.mkdtemp(prefix="callfs-postgres-"))
         self._user = self._owner()
+        if disk is not None and self._user:
+            os.chown(disk.inside, self._user["user"], self._user["group"])
         self._process: subprocess.Popen[bytes] | None = None
         self._schemas = count(1)
         self._initialise()
@@ -142,15 +147,24 @@ class PostgresServer:
         options = [f"-c{key}={_text(value)}" for key, value in self._settings.items()]
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                [self._binaries / "postgres", "-D", str(self.data), *options],
+                [*self._entering(), self._binaries / "postgres", "-D", str(self.data), *options],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 cwd=self.folder,
                 start_new_session=True,
-                **self._user,
+                **(self._user if self._disk is None else {}),
             )
         eventually(self._answers, within_seconds=30, what="an answer of PostgreSQL")
+
+    def _entering(self) -> list[str]:
+        """The command that puts the server where its disk is, and there makes it anybody but root."""
+        if self._disk is None:
+            return []
+        if not self._user:
+            return [*self._disk.wrapper, "unshare", "--user", "--map-user=1000", "--map-group=1000"]
+        ids = (f"--reuid={self._user['user']}", f"--regid={self._user['group']}")
+        return [*self._disk.wrapper, "setpriv", *ids, "--clear-groups"]
 
     def _answers(self) -> bool:
         assert self._process is not None

@@ -33,14 +33,16 @@ NOBODY = Principal("")
 
 class MemoryBody:
     """
-    A body that is there already, in pieces; ``taken`` says whether anybody asked for it.
+    A body in pieces; ``taken`` says whether anybody asked for it.
 
     :param declared: whether the client said how long it is.
+    :param arrived: whether it came together with the headers.
     """
 
-    def __init__(self, data: bytes, declared: bool = True) -> None:
+    def __init__(self, data: bytes, declared: bool = True, arrived: bool = False) -> None:
         self.declared_length = len(data) if declared else None
         self.taken = False
+        self._arrived = data if arrived else None
         self._pieces = [piece for piece in (data[:5], data[5:]) if piece]
 
     def __aiter__(self) -> AsyncIterator[bytes]:
@@ -51,6 +53,11 @@ class MemoryBody:
         if not self._pieces:
             raise StopAsyncIteration
         return self._pieces.pop(0)
+
+    def at_hand(self, max_bytes: int) -> bytes | None:
+        """See :class:`callfs.web.messages.Body`."""
+        data, self._arrived = self._arrived, None
+        return None if data is None or len(data) > max_bytes else data
 
     async def read(self, max_bytes: int) -> bytes:
         """See :class:`callfs.web.messages.Body`."""
@@ -86,7 +93,11 @@ class RouteCase(EngineCase):
     A test that calls the routes of the API.
 
     ``parts`` is what readiness finds.
+
+    :cvar backend_names: what clients may ask for.
     """
+
+    backend_names: tuple[str, ...] = ("localfs",)
 
     async def setUp(self) -> None:  # type: ignore[override]
         await super().setUp()
@@ -96,7 +107,7 @@ class RouteCase(EngineCase):
         self.download_limit = RateLimiter(10, 5)
         self.application = Application(
             [
-                FileResource(self.filesystem, Placements(NODE, ["localfs"]), MAX_UPLOAD_BYTES),
+                FileResource(self.filesystem, Placements(NODE, self.backend_names), MAX_UPLOAD_BYTES),
                 DirectoryResource(self.filesystem, NODE),
                 LinkResource(
                     self.filesystem,

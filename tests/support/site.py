@@ -6,7 +6,7 @@ import os
 import secrets
 import tempfile
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -187,11 +187,12 @@ class SiteCase(TestCase):
         ready: bool = True,
         upgrade: UpgradeRoute | None = None,
         sendfile: bool = True,
+        resources: Sequence[object] = (),
     ) -> CallFSSite:
-        """Serve :class:`Routes` with this behaviour, and :class:`Health`."""
+        """Serve :class:`Routes` with this behaviour, :class:`Health`, and what else is given."""
         log = Logger(namespace="test", observer=self.events.append)
         self.site = CallFSSite(
-            [Routes(behaviour), Health()],
+            [Routes(behaviour), Health(), *resources],
             settings=settings or SiteSettings(),
             authenticate=authenticate,
             metrics=self.metrics,

@@ -154,6 +154,57 @@ class StreamingTests(SiteCase):
         assert (await self.ask(head + b"Content-Length: 4\r\n\r\nfour")).body == b"four"
 
 
+class AtHandTests(SiteCase):
+    """Bodies that are complete when their route is called."""
+
+    async def look(self) -> list[bytes | None]:
+        """Serve a route that takes what is there and answers the rest; what it has taken."""
+        seen: list[bytes | None] = []
+
+        async def behaviour(request: Request) -> Response:
+            seen.append(request.body.at_hand(1000))
+            return await echo(request)
+
+        await self.serve(behaviour)
+        return seen
+
+    async def test_with_the_headers(self) -> None:
+        """A body in one packet with its headers is handed out at once and whole, and only once."""
+        seen = await self.look()
+        head = b"PUT /v1/files/x HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer user\r\n"
+        for rest, content in (
+            (b"Content-Length: 5\r\n\r\nhello", b"hello"),
+            (b"Content-Length: 1000\r\n\r\n" + bytes(1000), bytes(1000)),
+            (b"Transfer-Encoding: chunked\r\n\r\n2\r\nhe\r\n3\r\nllo\r\n0\r\n\r\n", b"hello"),
+            (b"Expect: 100-continue\r\nContent-Length: 5\r\n\r\nhello", b"hello"),
+            (b"Content-Length: 0\r\n\r\n", b""),
+        ):
+            answer = await self.ask(head + rest)
+            assert (answer.status, answer.body) == (200, b"")
+            assert seen.pop() == content
+
+    async def test_too_long(self) -> None:
+        """A longer body stays where it is."""
+        seen = await self.look()
+        head = b"PUT /v1/files/x HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer user\r\n"
+        answer = await self.ask(head + b"Content-Length: 1001\r\n\r\n" + bytes(1001))
+        assert answer.body == bytes(1001)
+        assert seen == [None]
+
+    async def test_on_its_way(self) -> None:
+        """Of a body that isn't complete nothing is handed out, and a client that waits is told to go on."""
+        seen = await self.look()
+
+        def client(wire: Wire) -> Answer:
+            put(wire, Content_Length=5, Expect="100-continue")
+            assert wire.read_head().status == 100
+            wire.send(b"hello")
+            return wire.read_answer()
+
+        assert (await self.talk(client)).body == b"hello"
+        assert seen == [None]
+
+
 class ContinueTests(SiteCase):
     """``Expect: 100-continue`` (RFC 9110, section 10.1.1)."""
 

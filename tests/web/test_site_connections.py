@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 import textwrap
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 
 from twisted.internet.defer import Deferred
@@ -352,6 +352,32 @@ class StopTests(SiteCase):
         assert (await answer).closes
         assert (await answer).body == b"done"
         await stopped
+
+    async def test_answers_under_way_are_the_last(self) -> None:
+        """A connection whose answer had begun before ends with it, although that answer couldn't say so."""
+        begun: Deferred[None] = Deferred()
+        go_on: Deferred[None] = Deferred()
+
+        async def body() -> AsyncIterator[bytes]:
+            yield b"first "
+            begun.callback(None)
+            await go_on
+            yield b"last"
+
+        async def behaviour(request: Request) -> Response:
+            return Response(body=body())
+
+        await self.serve(behaviour)
+        wire = Wire(self.address)
+        wire.send_request("GET", "/v1/files/x", KEY)
+        await begun
+        stopped = self.site.stop(3600)
+        go_on.callback(None)
+        await stopped
+        answer = wire.read_answer()
+        assert (answer.body, answer.closes) == (b"first last", False)
+        assert wire.ends()
+        wire.close()
 
     async def test_the_rest_is_cut(self) -> None:
         """What isn't finished in time is cut off."""

@@ -273,6 +273,27 @@ class TestPut(RouteCase):
 class TestBodies(RouteCase):
     """Sizes and digests."""
 
+    async def test_a_body_that_came_with_the_headers(self) -> None:
+        """The same answers, for new files and old ones."""
+        for method, status in (("POST", 201), ("POST", 409), ("PUT", 200)):
+            body = MemoryBody(b"content", arrived=True)
+            assert (await self.send(method, "/v1/files/a", body)).status == status
+            assert not body.taken
+            assert (await self.get("/a")).body == b"content"
+        refusals = (
+            ("PUT", "/v1/files/a", BOB, {}, 403),
+            ("PUT", "/v1/files/a", ALICE, {"If-None-Match": "*"}, 412),
+            ("PUT", "/v1/files/a/b", ALICE, {}, 409),
+            ("PUT", "/v1/files/a", ALICE, {"Content-MD5": base64.b64encode(bytes(16)).decode()}, 400),
+        )
+        for method, target, principal, headers, status in refusals:
+            for arrived in (True, False):
+                body = MemoryBody(b"new", arrived=arrived)
+                answer = await self.send(method, target, body, headers, principal=principal)
+                assert answer.status == status
+        assert (await self.get("/a")).body == b"content"
+        await self.nothing_left()
+
     async def test_a_body_over_the_limit(self) -> None:
         """413, at once if declared, else when it passes the limit; nothing is stored."""
         for method in ("PUT", "POST"):

@@ -4,12 +4,13 @@
 -- scores are all 0. No name has a byte below 0x20, so "\0" ends a name before whatever could follow it.
 
 local base = KEYS[1]
-local STORE = base .. 'store'            -- hash: id, format, changes, import, next_garbage,
+local STORE = base .. 'store'            -- hash: identity, format, changes, import, next_garbage,
                                          -- files, directories, bytes
 local PATHS = base .. 'paths'            -- sorted: path \0 inode id
 local INODE = base .. 'i:'               -- + inode id: the record
 local CHILDREN = base .. 'c:'            -- + inode id, sorted: name \0 inode id
 local BLOBS = base .. 'blobs'            -- sorted: blob id \0 inode id
+local LOCAL_BLOBS = base .. 'blobs:local' -- sorted: place \0 blob id \0 inode id, of blobs on a node's disk
 local LINKS = base .. 'links'            -- hash: token hash -> record
 local LINKS_OF = base .. 'lo:'           -- + inode id, set: token hashes
 local LINK_EXPIRY = base .. 'links:expiry' -- sorted by expiry: token hash
@@ -17,6 +18,11 @@ local LINK_USE = base .. 'links:use'     -- sorted by use: token hash
 local GARBAGE = base .. 'garbage'        -- hash: number -> record
 local GARBAGE_BLOBS = base .. 'garbage:blobs' -- hash: blob id -> number
 local GARBAGE_OF = base .. 'g:'          -- + place, sorted by instant: number, 16 digits
+local REPLICATIONS = base .. 'replications' -- hash: blob id -> record
+local REPLICATION_AGES = base .. 'replications:ages' -- sorted: node \0 queued at, 16 hex digits \0 blob id
+local REPLICATION_FAILING = base .. 'replications:failing' -- sorted: node \0 blob id, of those that failed
+local REPLICATION_TARGETS = base .. 'replications:to' -- sorted: place \0 blob id
+local REPLICATIONS_OF = base .. 'q:'     -- + node, sorted by instant due: blob id
 local CONDEMNED = base .. 'condemned'    -- sorted: blob id
 local CONDEMNED_AT = base .. 'condemned:at' -- sorted by instant: blob id
 local INSTANCES = base .. 'instances'    -- hash: instance id -> record
@@ -49,7 +55,7 @@ end
 
 -- A server that lost its data, or has another store's, has another identity.
 local function gate(store_id)
-  if redis.call('HGET', STORE, 'id') ~= store_id then
+  if redis.call('HGET', STORE, 'identity') ~= store_id then
     return {err = 'FOREIGN this is another store, or none'}
   end
   return nil
@@ -84,6 +90,22 @@ local function copies_of(blob)
     at = next_at
   end
   return copies, size, sha256
+end
+
+-- An entry of the replication queue: attempts, due at, queued at in 16 hex digits, inode, node, and target place.
+local REPLICATION = '>I4c8c16Hc0Hc0Hc0'
+
+local function replication_in(record)
+  local attempts, due, queued, inode_id, by, place = struct.unpack(REPLICATION, record)
+  return {attempts = attempts, due = due, queued = queued, inode = inode_id, by = by, place = place}
+end
+
+local function age_of(blob_id, entry)
+  return entry.by .. '\0' .. entry.queued .. '\0' .. blob_id
+end
+
+local function is_local(place)
+  return string.sub(place, 1, 8) == 'localfs:'
 end
 
 local function id_at(path)

@@ -6,13 +6,52 @@ local counts = {files = 0, directories = 0, bytes = 0}
 local function add_blob(id, blob)
   local copies, size = copies_of(blob)
   for _, copy in ipairs(copies) do
-    redis.call('ZADD', BLOBS, 0, copy.id .. '\0' .. id)
+    local member = copy.id .. '\0' .. id
+    redis.call('ZADD', BLOBS, 0, member)
+    if is_local(copy.place) then
+      redis.call('ZADD', LOCAL_BLOBS, 0, copy.place .. '\0' .. member)
+    end
   end
   counts.bytes = counts.bytes + size
 end
 
-local function is_local(place)
-  return string.sub(place, 1, 8) == 'localfs:'
+-- Takes a blob's entry out of the replication queue; gives it, if there was one.
+local function drop_replication(blob_id)
+  local record = redis.call('HGET', REPLICATIONS, blob_id)
+  if not record then
+    return nil
+  end
+  local entry = replication_in(record)
+  redis.call('ZREM', REPLICATIONS_OF .. entry.by, blob_id)
+  redis.call('ZREM', REPLICATION_AGES, age_of(blob_id, entry))
+  redis.call('ZREM', REPLICATION_FAILING, entry.by .. '\0' .. blob_id)
+  redis.call('ZREM', REPLICATION_TARGETS, entry.place .. '\0' .. blob_id)
+  redis.call('HDEL', REPLICATIONS, blob_id)
+  return entry
+end
+
+-- The instant comes as a text, too: none is rounded but in the order of the queue.
+local function put_replication(blob_id, entry, due_at)
+  redis.call('HSET', REPLICATIONS, blob_id, struct.pack(REPLICATION, entry.attempts, entry.due, entry.queued,
+    #entry.inode, entry.inode, #entry.by, entry.by, #entry.place, entry.place))
+  redis.call('ZADD', REPLICATIONS_OF .. entry.by, due_at, blob_id)
+  redis.call('ZADD', REPLICATION_AGES, 0, age_of(blob_id, entry))
+  redis.call('ZADD', REPLICATION_TARGETS, 0, entry.place .. '\0' .. blob_id)
+  if entry.attempts > 0 then
+    redis.call('ZADD', REPLICATION_FAILING, 0, entry.by .. '\0' .. blob_id)
+  end
+end
+
+local any_replications
+
+-- Before anything is queued by the same script.
+local function drop_replication_of(copies)
+  if any_replications == nil then
+    any_replications = redis.call('EXISTS', REPLICATIONS) == 1
+  end
+  if any_replications and copies[1] then
+    drop_replication(copies[1].id)
+  end
 end
 
 -- Blobs on their way to the garbage queue, written many at a time.
@@ -24,18 +63,24 @@ local function flush_garbage()
     return
   end
   local number = redis.call('HINCRBY', STORE, 'next_garbage', count) - count
-  local members, entries, numbers, queues = {}, {}, {}, {}
+  local members, entries, numbers, queues, locals = {}, {}, {}, {}, {}
   for i, one in ipairs(buried) do
     local text = string.format('%016.0f', number + i)
     members[i] = one.id .. '\0' .. one.inode
     entries[2 * i - 1], entries[2 * i] = text, one.record
     numbers[2 * i - 1], numbers[2 * i] = one.id, text
+    if is_local(one.place) then
+      locals[#locals + 1] = one.place .. '\0' .. members[i]
+    end
     local queue = queues[one.place] or {}
     queue[#queue + 1] = one.at
     queue[#queue + 1] = text
     queues[one.place] = queue
   end
   redis.call('ZREM', BLOBS, unpack(members))
+  if #locals > 0 then
+    redis.call('ZREM', LOCAL_BLOBS, unpack(locals))
+  end
   redis.call('HSET', GARBAGE, unpack(entries))
   redis.call('HSET', GARBAGE_BLOBS, unpack(numbers))
   for place, queue in pairs(queues) do
@@ -44,9 +89,10 @@ local function flush_garbage()
   buried = {}
 end
 
--- All copies of a blob go to the garbage queue. The instants come and go as texts: none is rounded.
+-- All copies of a blob go to the garbage queue, and no copy is made of it any more. The instants come and go as texts: none is rounded.
 local function bury(id, blob, local_at, elsewhere_at)
   local copies, size, sha256 = copies_of(blob)
+  drop_replication_of(copies)
   table.sort(copies, function(a, b) return a.id < b.id end)
   for _, copy in ipairs(copies) do
     local at = is_local(copy.place) and local_at or elsewhere_at
@@ -140,6 +186,28 @@ function effects.replace()
   add_blob(id, blob)
 end
 
+-- The same content in other copies; none becomes garbage by this.
+function effects.copies()
+  local id, blob = take(), take()
+  local record = redis.call('GET', INODE .. id)
+  local inode = parse(record)
+  redis.call('SET', INODE .. id, string.sub(record, 1, inode.blob_at - 1) .. blob)
+  local copies, size = copies_of(inode.blob)
+  drop_replication_of(copies)
+  for _, copy in ipairs(copies) do
+    local member = copy.id .. '\0' .. id
+    redis.call('ZREM', BLOBS, member)
+    redis.call('ZREM', LOCAL_BLOBS, copy.place .. '\0' .. member)
+  end
+  counts.bytes = counts.bytes - size
+  add_blob(id, blob)
+end
+
+function effects.queue()
+  local blob_id, due_at = take(), take()
+  put_replication(blob_id, replication_in(take()), due_at)
+end
+
 function effects.remove()
   local id, path, local_at, elsewhere_at = take(), take(), take(), take()
   local inode = parse(redis.call('GET', INODE .. id))
@@ -206,6 +274,25 @@ function effects.instance()
   redis.call('HSET', INSTANCES, id, record)
 end
 
+function effects.forget_node()
+  local id, place = take(), take()
+  redis.call('HDEL', INSTANCES, id)
+  while true do
+    local numbers = redis.call('ZRANGE', GARBAGE_OF .. place, 0, CHUNK - 1)
+    if #numbers == 0 then
+      return
+    end
+    local blob_ids = {}
+    for i, record in ipairs(redis.call('HMGET', GARBAGE, unpack(numbers))) do
+      local _, _, blob_id = struct.unpack('>Hc0Hc0Hc0', record)
+      blob_ids[i] = blob_id
+    end
+    redis.call('HDEL', GARBAGE_BLOBS, unpack(blob_ids))
+    redis.call('HDEL', GARBAGE, unpack(numbers))
+    redis.call('ZREM', GARBAGE_OF .. place, unpack(numbers))
+  end
+end
+
 -- The rest tends queues and replies with what it did.
 
 function effects.purge_links()
@@ -241,6 +328,18 @@ function effects.drop_garbage()
     end
   end
   return tostring(count)
+end
+
+function effects.postpone()
+  local blob_id, due_at, due, by = take(), take(), take(), take()
+  local entry = drop_replication(blob_id)
+  if not entry then
+    return '0'
+  end
+  entry.attempts, entry.due = entry.attempts + 1, due
+  entry.by = by ~= '' and by or entry.by
+  put_replication(blob_id, entry, due_at)
+  return '1'
 end
 
 function effects.condemn()

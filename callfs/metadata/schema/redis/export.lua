@@ -59,6 +59,14 @@ function parts.condemned()
   end
 end
 
+function parts.replications()
+  for _, age in ipairs(members(REPLICATION_AGES)) do
+    local _, rest = split(age)
+    local blob_id = string.sub(rest, 18)
+    give(blob_id, redis.call('HGET', REPLICATIONS, blob_id))
+  end
+end
+
 function parts.instances()
   local found = redis.call('HGETALL', INSTANCES)
   for i = 1, #found, 2 do

@@ -23,7 +23,7 @@ function effects.mark_import()
 end
 
 function effects.take_identity()
-  redis.call('HSET', STORE, 'id', take())
+  redis.call('HSET', STORE, 'identity', take())
   redis.call('HDEL', STORE, 'import')
 end
 
@@ -35,6 +35,7 @@ local function clear_inodes(limit)
     local copies, size = copies_of(inode.blob)
     for _, copy in ipairs(copies) do
       redis.call('ZREM', BLOBS, copy.id .. '\0' .. id)
+      redis.call('ZREM', LOCAL_BLOBS, copy.place .. '\0' .. copy.id .. '\0' .. id)
     end
     redis.call('ZREM', PATHS, member)
     redis.call('ZREM', CHILDREN .. inode.parent, inode.name .. '\0' .. id)
@@ -51,6 +52,15 @@ local function clear_links(limit)
     drop_link(hash)
   end
   return #hashes
+end
+
+local function clear_replications(limit)
+  local ages = redis.call('ZRANGE', REPLICATION_AGES, 0, limit - 1)
+  for _, age in ipairs(ages) do
+    local _, rest = split(age)
+    drop_replication(string.sub(rest, 18))
+  end
+  return #ages
 end
 
 -- Nobody knows the numbers of its garbage, so they may be given again.
@@ -86,7 +96,8 @@ function effects.clear_import()
   if redis.call('HGET', STORE, 'import') ~= import_id then
     return '0'
   end
-  local count = clear_links(limit) + clear_inodes(limit) + clear_garbage(limit) + clear_condemned(limit)
+  local count = clear_links(limit) + clear_replications(limit) + clear_inodes(limit)
+  count = count + clear_garbage(limit) + clear_condemned(limit)
   count = count + redis.call('HLEN', INSTANCES)
   redis.call('DEL', INSTANCES)
   return tostring(count)

@@ -1,5 +1,6 @@
--- What became of a command whose reply was lost. ARGV: store, command id, the last instant at which it may happen.
--- When it hasn't happened it is withdrawn, so that it never will.
+-- What became of a command whose reply was lost. ARGV: store, command id.
+-- When it hasn't happened it is withdrawn, so that it never will: also where its time is over already, because the
+-- server's clock may be set back.
 
 local refusal = gate(ARGV[1])
 if refusal then
@@ -11,7 +12,5 @@ if before then
   return before
 end
 local withdrawn = frame({'withdrawn'})
-if now() <= tonumber(ARGV[3]) then
-  redis.call('SET', result, withdrawn, 'EX', 3600)
-end
+redis.call('SET', result, withdrawn, 'EX', 3600)
 return withdrawn

@@ -126,8 +126,17 @@ function reads.condemned(before_at, after, limit)
   return frame(reply)
 end
 
-function reads.blobs(after, limit)
-  local members = range(BLOBS, '(' .. after .. '\1', '+', tonumber(limit))
+local function blobs_at(place, after, limit)
+  local members = range(LOCAL_BLOBS, '(' .. place .. '\0' .. after .. '\1', '(' .. place .. '\1', limit)
+  for i, member in ipairs(members) do
+    members[i] = string.sub(member, #place + 2)
+  end
+  return members
+end
+
+function reads.blobs(after, limit, place)
+  limit = tonumber(limit)
+  local members = place == '' and range(BLOBS, '(' .. after .. '\1', '+', limit) or blobs_at(place, after, limit)
   local reply, known = {}, {}
   local with = with_records(members, {})
   for i = 1, #with, 2 do
@@ -140,6 +149,41 @@ function reads.blobs(after, limit)
     reply[#reply + 1] = inode.blob
   end
   return frame(reply)
+end
+
+function reads.replications(by, until_at, limit)
+  limit = tonumber(limit)
+  local reply = {}
+  for offset = 0, limit - 1, CHUNK do
+    local ids = redis.call('ZRANGEBYSCORE', REPLICATIONS_OF .. by, '-inf', until_at,
+      'LIMIT', offset, math.min(CHUNK, limit - offset))
+    if #ids == 0 then
+      break
+    end
+    for i, record in ipairs(redis.call('HMGET', REPLICATIONS, unpack(ids))) do
+      reply[#reply + 1] = ids[i]
+      reply[#reply + 1] = record
+    end
+  end
+  return frame(reply)
+end
+
+-- For each node: how many wait, how many of them failed, and since when the oldest waits.
+function reads.backlog()
+  local reply, first = {}, '-'
+  while true do
+    local oldest = redis.call('ZRANGEBYLEX', REPLICATION_AGES, first, '+', 'LIMIT', 0, 1)[1]
+    if not oldest then
+      return frame(reply)
+    end
+    local by, rest = split(oldest)
+    reply[#reply + 1] = by
+    reply[#reply + 1] = tostring(redis.call('ZCARD', REPLICATIONS_OF .. by))
+    reply[#reply + 1] = tostring(
+      redis.call('ZLEXCOUNT', REPLICATION_FAILING, '[' .. by .. '\0', '(' .. by .. '\1'))
+    reply[#reply + 1] = string.sub(rest, 1, 16)
+    first = '[' .. by .. '\1'
+  end
 end
 
 return reads[ARGV[2]](ARGV[3], ARGV[4], ARGV[5], ARGV[6])

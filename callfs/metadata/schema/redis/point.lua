@@ -36,6 +36,7 @@ function reads.statistics()
   end
   counts[5] = tostring(redis.call('HLEN', LINKS))
   counts[6] = tostring(redis.call('HLEN', GARBAGE))
+  counts[7] = tostring(redis.call('HLEN', REPLICATIONS))
   return frame(counts)
 end
 

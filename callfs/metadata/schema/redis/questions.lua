@@ -41,6 +41,28 @@ function questions.chain()
   return frame(parts), table.concat(marks)
 end
 
+-- An inode wherever it is, and its path.
+function questions.inode()
+  local id = take()
+  local record = redis.call('GET', INODE .. id)
+  local path = record and path_of(id)
+  if not path then
+    return frame({}), 'missing'
+  end
+  return frame({path, record}), path .. '\0' .. string.sub(record, 17, 28)
+end
+
+-- Whether copies are on a node, whether replications have to do with it, and how much garbage is on its disk.
+function questions.holdings()
+  local id, place = take(), take()
+  local first, last = '[' .. place .. '\0', '(' .. place .. '\1'
+  local copies = #redis.call('ZRANGEBYLEX', LOCAL_BLOBS, first, last, 'LIMIT', 0, 1)
+  local waiting = redis.call('EXISTS', REPLICATIONS_OF .. id)
+    + #redis.call('ZRANGEBYLEX', REPLICATION_TARGETS, first, last, 'LIMIT', 0, 1)
+  local answer = copies .. ' ' .. waiting .. ' ' .. redis.call('ZCARD', GARBAGE_OF .. place)
+  return answer, answer
+end
+
 function questions.children()
   local answer = redis.call('EXISTS', CHILDREN .. take()) == 1 and '1' or '0'
   return answer, answer
@@ -123,7 +145,7 @@ end
 
 -- Whether nothing but the root is there.
 function questions.empty()
-  local others = redis.call('EXISTS', LINKS, GARBAGE, CONDEMNED, INSTANCES)
+  local others = redis.call('EXISTS', LINKS, GARBAGE, CONDEMNED, INSTANCES, REPLICATIONS)
   local answer = others == 0 and redis.call('ZCARD', PATHS) == 1 and '1' or '0'
   return answer, answer
 end

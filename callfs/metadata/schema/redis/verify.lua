@@ -45,6 +45,9 @@ local function check_file(path, id, inode)
     if not is_member(BLOBS, copy.id .. '\0' .. id) then
       found("the blob %s of %s isn't in the list of blobs", copy.id, path)
     end
+    if is_local(copy.place) and not is_member(LOCAL_BLOBS, copy.place .. '\0' .. copy.id .. '\0' .. id) then
+      found("the blob %s of %s isn't in the list of its node's blobs", copy.id, path)
+    end
     if redis.call('HEXISTS', GARBAGE_BLOBS, copy.id) == 1 then
       found('the blob %s is named and queued as garbage', copy.id)
     end
@@ -98,6 +101,36 @@ function parts.blobs(member)
   found('the blob %s belongs to no file', blob_id)
 end
 
+parts['local'] = function(member)
+  local place, rest = split(member)
+  local blob_id, inode_id = split(rest)
+  local record = redis.call('GET', INODE .. inode_id)
+  for _, copy in ipairs(record and copies_of(parse(record).blob) or {}) do
+    if copy.id == blob_id and copy.place == place then
+      return
+    end
+  end
+  found('the blob %s is listed on %s, where no file has it', blob_id, place)
+end
+
+function parts.replications(age)
+  local _, rest = split(age)
+  local blob_id = string.sub(rest, 18)
+  local record = redis.call('HGET', REPLICATIONS, blob_id)
+  local entry = record and replication_in(record)
+  local inode = entry and redis.call('GET', INODE .. entry.inode)
+  local first = inode and copies_of(parse(inode).blob)[1]
+  if not first or first.id ~= blob_id then
+    found("a copy of %s is queued to be made, but it is no file's first copy", blob_id)
+    return
+  end
+  local failing = is_member(REPLICATION_FAILING, entry.by .. '\0' .. blob_id)
+  if age ~= age_of(blob_id, entry) or not is_member(REPLICATIONS_OF .. entry.by, blob_id)
+    or not is_member(REPLICATION_TARGETS, entry.place .. '\0' .. blob_id) or failing ~= (entry.attempts > 0) then
+    found('the lists of the replication queue are wrong about %s', blob_id)
+  end
+end
+
 function parts.links(hash)
   local link = redis.call('HGET', LINKS, hash)
   local _, inode_id = struct.unpack('>c24Hc0', link or string.rep('\0', 26))
@@ -115,7 +148,8 @@ if what == 'links' then
   page = redis.call('ZRANGE', LINK_EXPIRY, from, tonumber(from) + limit - 1)
   go_on = tostring(tonumber(from) + #page)
 else
-  local key = what == 'paths' and PATHS or BLOBS
+  local keys = {paths = PATHS, blobs = BLOBS, ['local'] = LOCAL_BLOBS, replications = REPLICATION_AGES}
+  local key = keys[what]
   page = redis.call('ZRANGEBYLEX', key, from == '' and '-' or '(' .. from, '+', 'LIMIT', 0, limit)
   go_on = page[#page]
 end
@@ -127,6 +161,12 @@ if what == 'paths' and from == '' and not id_at('/') then
 end
 if what == 'links' and from == '0' and redis.call('HLEN', LINKS) ~= redis.call('ZCARD', LINK_EXPIRY) then
   found('the list of links by their expiry is incomplete')
+end
+if what == 'replications' and from == '' then
+  local count = redis.call('HLEN', REPLICATIONS)
+  if redis.call('ZCARD', REPLICATION_AGES) ~= count or redis.call('ZCARD', REPLICATION_TARGETS) ~= count then
+    found('the lists of the replication queue are incomplete')
+  end
 end
 local reply = {#page == limit and go_on or '', tostring(seen.files), tostring(seen.directories),
   string.format('%.0f', seen.bytes)}

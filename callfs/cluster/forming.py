@@ -1,0 +1,116 @@
+"""How a cluster begins: one node finds all others and writes down who they are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from twisted.internet.defer import Deferred, FirstError, gatherResults
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import deferLater
+from twisted.logger import Logger
+
+from callfs.cluster.handshake import HandshakeRefused
+from callfs.cluster.identity import PeerIdentity
+from callfs.cluster.interfaces import ITransport
+from callfs.cluster.link import Unsent
+from callfs.cluster.settings import ClusterSettings
+from callfs.deferreds import returns_deferred
+from callfs.raft.membership import Member, Membership
+
+PROBE_SECONDS = 3.0
+_PAUSE_SECONDS = 0.5
+
+
+class CannotForm(Exception):
+    """No cluster may be formed; the message is for the operator."""
+
+
+class Forming:
+    """
+    Finds the nodes of a new cluster.
+
+    Every one of them has to answer once, so that the membership carries the identity of each disk from the start:
+    a node that came back without its log would be taken for the same one otherwise.
+
+    :param identity: this node.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self, settings: ClusterSettings, identity: PeerIdentity, transport: ITransport, clock: IReactorTime
+    ) -> None:
+        self._settings = settings
+        self._identity = identity
+        self._transport = transport
+        self._clock = clock
+
+    @returns_deferred
+    async def membership(self, cluster_id: str) -> Membership:
+        """
+        Wait for all nodes.
+
+        :param cluster_id: of the new cluster.
+        :return: all of them, as voters.
+        :raises CannotForm: one belongs to a cluster already, is another one than configured, or has another secret.
+        """
+        settings = self._settings
+        others = {name: address for name, address in settings.peers.items() if name != settings.node_id}
+        finding = [self._found(name, address) for name, address in others.items()]
+        try:
+            found = await gatherResults(finding, consumeErrors=True)
+        except FirstError as error:
+            error.subFailure.raiseException()
+        finally:
+            for each in finding:
+                each.cancel()
+        own = _member(self._identity, settings.raft_address, settings.api_peer_endpoints)
+        members = [own, *(_member(each, others[each.node_id], settings.api_peer_endpoints) for each in found)]
+        return Membership(cluster_id, tuple(sorted(members, key=lambda member: member.node_id)))
+
+    def _found(self, node_id: str, address: str) -> Deferred[PeerIdentity]:
+        return Deferred.fromCoroutine(self._find(node_id, address))
+
+    async def _find(self, node_id: str, address: str) -> PeerIdentity:
+        told = False
+        while True:
+            try:
+                peer = await self._transport.probe(address, node_id, PROBE_SECONDS)
+            except HandshakeRefused as error:
+                raise CannotForm(
+                    f"can't form a cluster with node {node_id} at {address}: {WHY_REFUSED.get(error.reason, error)}"
+                ) from error
+            except Unsent as error:
+                if not told:
+                    told = True
+                    self._log.info(
+                        "waiting for node {node} at {address}, to form a cluster with it: {error}",
+                        event="raft_waiting_for_peer",
+                        node=node_id,
+                        address=address,
+                        error=str(error),
+                    )
+                await deferLater(self._clock, _PAUSE_SECONDS)
+                continue
+            if peer.cluster_id:
+                raise CannotForm(
+                    f"node {node_id} at {address} belongs to a cluster already: set raft.bootstrap to false and "
+                    "let this node join it ('callfs cluster join')"
+                )
+            return peer
+
+
+WHY_REFUSED: Mapping[str, str] = {
+    "cluster": "it belongs to another cluster",
+    "malformed": "what answers there isn't a CallFS node's raft address",
+    "node": "another node answers at this address",
+    "secret": "its internal secret (auth.internal_proxy_secret) is another one",
+    "self": "this is the node that was asked, or a copy of its disk",
+    "version": "its version of CallFS is too old or too new",
+}
+"""For the operator, by the code of a refused handshake."""
+
+
+def _member(peer: PeerIdentity, address: str, endpoints: Mapping[str, str]) -> Member:
+    endpoint = peer.api_endpoint or endpoints.get(peer.node_id, "")
+    return Member(peer.node_id, peer.disk_id, address, endpoint, True, peer.command_version)

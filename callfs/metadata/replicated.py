@@ -1,0 +1,198 @@
+"""Metadata that the nodes of a cluster replicate among themselves, with Raft."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+from twisted.internet.defer import Deferred
+from zope.interface import implementer
+
+from callfs.cluster.interfaces import IReplicator
+from callfs.deferreds import returns_deferred
+from callfs.errors import MetadataUnavailable
+from callfs.metadata import sqlite_queries as queries
+from callfs.metadata.commands import Command
+from callfs.metadata.interfaces import IMetadataStore, ReplicationBacklog, StoreStatistics, UnfinishedImport
+from callfs.metadata.replicated_apply import METADATA
+from callfs.metadata.replicated_codec import decode_answer, encode_command, version_of
+from callfs.metadata.replicated_state import MetadataState
+from callfs.metadata.sqlite_readers import Readers
+from callfs.metadata.sqlite_verify import verify
+from callfs.metadata.transfer import Record
+from callfs.model import BlobRef, Garbage, Inode, Instance, Link, Replication
+
+R = TypeVar("R")
+
+
+@implementer(IMetadataStore)
+class ReplicatedStore:
+    """
+    The store of a node in a cluster.
+
+    A command goes through the log of all nodes. A read asks first how far the log was when it began, waits until
+    this node's copy is there, and then reads the copy: so it sees all that was acknowledged before, on any node.
+
+    :param replicator: the cluster; started and stopped by whoever made it.
+    :param state: this node's copy, which the replicator opens and closes.
+    """
+
+    def __init__(self, replicator: IReplicator, state: MetadataState) -> None:
+        self.store_id = ""
+        self.was_empty = False
+        self._replicator = replicator
+        self._state = state
+        self._open = False
+
+    @returns_deferred
+    async def open(self, importing: bool = False) -> None:
+        """
+        Wait until the cluster answers.
+
+        :param importing: open also a store with an unfinished import.
+        :raises callfs.metadata.interfaces.UnfinishedImport: there is one.
+        :raises callfs.errors.MetadataUnavailable: this node belongs to no cluster yet, or that has no leader now.
+        """
+        readers = await self._up_to_date()
+        self.store_id = await readers.inline(_store_id)
+        self.was_empty = await readers.threaded(queries.is_empty)
+        if not importing and await readers.inline(queries.unfinished_import) is not None:
+            raise UnfinishedImport
+        self._open = True
+
+    @returns_deferred
+    async def close(self) -> None:
+        """Take no more; what is under way ends with the replicator."""
+        self._open = False
+
+    @returns_deferred
+    async def check(self) -> None:
+        """
+        Fires when a majority answers.
+
+        :raises callfs.errors.MetadataUnavailable: otherwise.
+        """
+        await self._up_to_date()
+
+    @returns_deferred
+    async def apply(self, command: Command[R]) -> R:
+        """Apply a command: durable on a majority when the Deferred fires. A cancelled one may have been applied."""
+        self._check_open()
+        applied = await self._replicator.propose(METADATA + encode_command(command), version_of(command))
+        result: R = decode_answer(command, applied.result)
+        return result
+
+    def get(self, path: str) -> Deferred[Inode | None]:
+        """The inode at a canonical path."""
+        return self._inline(queries.get, path)
+
+    def get_by_id(self, inode_id: str) -> Deferred[Inode | None]:
+        """The inode with this id."""
+        return self._inline(queries.get_by_id, inode_id)
+
+    def get_chain(self, path: str) -> Deferred[Sequence[Inode]]:
+        """What exists of ``path`` and its ancestors, the root first."""
+        return self._inline(queries.get_chain, path)
+
+    def list_children(
+        self, directory_id: str, after_name: str = "", limit: int = 1000
+    ) -> Deferred[Sequence[Inode]]:
+        """A page of a directory's own entries."""
+        return self._page(limit, queries.list_children, directory_id, after_name)
+
+    def walk(
+        self, directory: str, after_path: str = "", max_depth: int | None = None, limit: int = 1000
+    ) -> Deferred[Sequence[Inode]]:
+        """A page of everything below a directory."""
+        return self._page(limit, queries.walk, directory, after_path, max_depth)
+
+    def get_link(self, token_hash: bytes) -> Deferred[Link | None]:
+        """The link with this hash."""
+        return self._inline(queries.get_link, token_hash)
+
+    def garbage(
+        self, now: int, placement_kind: str, instance_id: str | None, limit: int = 1000
+    ) -> Deferred[Sequence[Garbage]]:
+        """A page of the garbage queue."""
+        return self._page(limit, queries.garbage, now, placement_kind, instance_id)
+
+    def named_blobs(self, blob_ids: Sequence[str]) -> Deferred[frozenset[str]]:
+        """Those of ``blob_ids`` that an inode names or the garbage queue holds."""
+        return self._threaded(queries.named_blobs, blob_ids)
+
+    def condemned_blobs(self, before_at: int, after_id: str = "", limit: int = 1000) -> Deferred[Sequence[str]]:
+        """A page of the condemned blobs."""
+        return self._page(limit, queries.condemned_blobs, before_at, after_id)
+
+    def list_blobs(
+        self, after_id: str = "", limit: int = 1000, instance_id: str | None = None
+    ) -> Deferred[Sequence[tuple[BlobRef, str]]]:
+        """A page of all blobs that inodes name, or of those on one node."""
+        return self._page(limit, queries.list_blobs, after_id, instance_id)
+
+    def replications(self, now: int, by: str, limit: int = 1000) -> Deferred[Sequence[Replication]]:
+        """A page of the replication queue."""
+        return self._page(limit, queries.replications, now, by)
+
+    def replication_backlog(self) -> Deferred[Sequence[ReplicationBacklog]]:
+        """What waits in the replication queue, by node."""
+        return self._threaded(queries.replication_backlog)
+
+    def instances(self) -> Deferred[Sequence[Instance]]:
+        """All nodes that ever registered."""
+        return self._inline(queries.instances)
+
+    def statistics(self) -> Deferred[StoreStatistics]:
+        """Counts over the whole store, without a time limit."""
+        return self._threaded(queries.statistics, limited=False)
+
+    def verify(self) -> Deferred[Sequence[str]]:
+        """Check this node's copy and everything in it, without a time limit."""
+        return self._threaded(verify, limited=False)
+
+    def export(self, consume: Callable[[Sequence[Record]], None]) -> Deferred[None]:
+        """Give out everything, in one view; ``consume`` is called on a thread of the pool."""
+        return self._export(consume)
+
+    async def _up_to_date(self) -> Readers:
+        """This node's copy, once it has all that was acknowledged before the call."""
+        await self._replicator.read_barrier()
+        return self._state.readers or await self._state.reading()
+
+    @returns_deferred
+    async def _export(self, consume: Callable[[Sequence[Record]], None]) -> None:
+        self._check_open()
+        readers = await self._up_to_date()
+        await readers.threaded(queries.export, consume, limited=False)
+
+    def _check_open(self) -> None:
+        if not self._open:
+            raise MetadataUnavailable("the metadata store isn't open")
+
+    async def _read(self, ask: Callable[[Readers], Deferred[R]]) -> R:
+        """Ask this node's copy; once more if another one takes its place meanwhile, which contains no less."""
+        self._check_open()
+        readers = await self._up_to_date()
+        while True:
+            try:
+                return await ask(readers)
+            except MetadataUnavailable:
+                if readers is self._state.readers:
+                    raise
+            readers = await self._state.reading()
+
+    @returns_deferred
+    async def _inline(self, query: Callable[..., R], *args: Any) -> R:
+        return await self._read(lambda readers: readers.inline(query, *args))
+
+    @returns_deferred
+    async def _threaded(self, query: Callable[..., R], *args: Any, limited: bool = True) -> R:
+        return await self._read(lambda readers: readers.threaded(query, *args, limited=limited))
+
+    @returns_deferred
+    async def _page(self, limit: int, query: Callable[..., Sequence[R]], *args: Any) -> Sequence[R]:
+        return await self._read(lambda readers: readers.page(limit, query, *args))
+
+
+def _store_id(connection: Any) -> str:
+    return str(connection.execute("SELECT id FROM store").fetchall()[0][0])

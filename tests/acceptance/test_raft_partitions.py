@@ -1,0 +1,172 @@
+"""Three daemons on three machines, at work while the network between them is cut, in both directions or one."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import threading
+import time
+from collections.abc import Iterator, Sequence
+
+import pytest
+
+from tests.acceptance.conftest import ROOMY_LIMITS, shown_on_failure
+from tests.support.daemon import Daemon
+from tests.support.http import Client
+from tests.support.namespaces import SpreadRaftCluster
+from tests.support.raftcluster import ELECTION_SECONDS, raft_view, running_raft_cluster
+from tests.support.raftload import UNAVAILABLE, UNKNOWN, Stream, check_tree, refusals
+from tests.support.waiting import pace
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root may make network namespaces")
+
+SETTINGS = {"limits": ROOMY_LIMITS, "raft": {"apply_timeout": "4s"}}
+
+
+@pytest.fixture(scope="module")
+def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SpreadRaftCluster]:
+    """Three daemons, each on a machine of its own."""
+    folder = tmp_path_factory.mktemp("raft-partitions")
+    with running_raft_cluster(folder, settings=SETTINGS, make=SpreadRaftCluster) as cluster:
+        assert isinstance(cluster, SpreadRaftCluster)
+        yield cluster
+
+
+@pytest.fixture
+def cluster(nodes: SpreadRaftCluster, request: pytest.FixtureRequest) -> Iterator[SpreadRaftCluster]:
+    """All of one mind."""
+    for node in nodes.nodes:
+        shown_on_failure(request, node)
+    nodes.whole()
+    before = {node: len(node.log_text()) for node in nodes.nodes}
+    yield nodes
+    nodes.network.heal()
+    for node in nodes.nodes:
+        assert "Traceback" not in node.log_text()[before[node] :]
+
+
+@pytest.fixture
+def home(cluster: SpreadRaftCluster) -> str:
+    """A fresh directory of alice's."""
+    return cluster.nodes[0].client().made(f"/{secrets.token_hex(6)}")
+
+
+class Growth:
+    """
+    A file that grows by a byte with every write through one node, while its size is looked at through another. What
+    is seen there may never be less than what was acknowledged before the look.
+    """
+
+    def __init__(self, writer: Client, reader: Client, path: str) -> None:
+        self.seen: list[tuple[float, int]] = []
+        self.refused = 0
+        self._writer = writer
+        self._reader = reader
+        self._path = path
+        self._acknowledged = 0
+        self._ending = threading.Event()
+        self._faults: list[BaseException] = []
+        self._threads = [threading.Thread(target=self._guarded, args=(work,)) for work in (self._write, self._read)]
+
+    def __enter__(self) -> Growth:
+        self._writer.stored(self._path, b"")
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self._ending.set()
+        for thread in self._threads:
+            thread.join(40)
+            assert not thread.is_alive(), "a request hangs"
+        assert not self._faults, self._faults
+
+    def _guarded(self, work: object) -> None:
+        try:
+            while not self._ending.is_set():
+                work()  # type: ignore[operator]
+        except BaseException as fault:
+            self._faults.append(fault)
+
+    def _write(self) -> None:
+        size = self._acknowledged + 1
+        if self._writer.put(self._path, bytes(size)).status == 200:
+            self._acknowledged = size
+
+    def _read(self) -> None:
+        floor = self._acknowledged
+        answer = self._reader.head(self._path)
+        if answer.status == 200:
+            size = int(answer["X-CallFS-Size"])
+            assert size >= floor, f"{size} was read after {floor} had been acknowledged"
+            self.seen.append((time.monotonic(), size))
+        else:
+            assert answer.status == 503
+            self.refused += 1
+
+
+def cut_off(cluster: SpreadRaftCluster, one: Daemon, ways: str) -> None:
+    """Cut a node from all others."""
+    for other in cluster.others(one):
+        if ways != "inwards":
+            cluster.network.cut(one.host, other.host)
+        if ways != "outwards":
+            cluster.network.cut(other.host, one.host)
+
+
+def acknowledged(stream: Stream, node: Daemon, since: float, until: float) -> Sequence[object]:
+    """What a node said was done, of what was asked for and answered within a time."""
+    return [step for step in stream.at([node], since) if step.begun > since and step.ended < until and step.done]
+
+
+@pytest.mark.parametrize("ways", ["both", "outwards", "inwards"])
+def test_leader_cut_off(cluster: SpreadRaftCluster, home: str, ways: str) -> None:
+    """
+    The leader is cut off: the others go on under another one, and what was the leader neither serves a stale read
+    nor acknowledges anything; healed, it catches up, and all is there that anybody was told.
+    """
+    leader = cluster.leader()
+    majority = cluster.others(leader)
+    growth = Growth(majority[0].client(), leader.client(), f"{home}-size")
+    with Stream(cluster, home) as stream:
+        with growth:
+            stream.goes_on(cluster.nodes)
+            cut = time.monotonic()
+            cut_off(cluster, leader, ways)
+            stream.goes_on(majority, 20)
+            new = cluster.leader(*majority)
+            pace(ELECTION_SECONDS)
+            healed = time.monotonic()
+            cluster.network.heal()
+            stream.goes_on(cluster.nodes)
+            pace(ELECTION_SECONDS / 4)
+        assert new is not leader
+        assert growth.refused > 0
+        assert growth.seen[-1][0] > healed
+    cluster.whole()
+    check_tree(cluster, home, stream)
+    assert refusals(stream.at(majority)) <= {UNAVAILABLE, UNKNOWN}
+    if ways == "both":
+        assert not acknowledged(stream, leader, cut, healed)
+
+
+def test_follower_cut_off(cluster: SpreadRaftCluster, home: str) -> None:
+    """A follower is cut off: the others don't notice, also when it is back; the leader and the term stay."""
+    leader, victim = cluster.leader(), cluster.followers()[0]
+    before = raft_view(leader)
+    with Stream(cluster, home) as stream:
+        with Growth(leader.client(), victim.client(), f"{home}-size") as growth:
+            stream.goes_on(cluster.nodes)
+            cut_off(cluster, victim, "both")
+            pace(3 * ELECTION_SECONDS)
+            stream.goes_on(cluster.others(victim))
+            cluster.network.heal()
+            stream.goes_on(cluster.nodes)
+        assert growth.seen
+    cluster.whole()
+    check_tree(cluster, home, stream)
+    assert refusals(stream.at(cluster.others(victim))) == set()
+    after = raft_view(leader)
+    assert before is not None
+    assert after is not None
+    assert (after["role"], after["term"]) == ("leader", before["term"])
