@@ -141,7 +141,8 @@ def test_leader_cut_off(cluster: SpreadRaftCluster, home: str, ways: str) -> Non
             stream.goes_on(cluster.nodes)
             pace(ELECTION_SECONDS / 4)
         assert new is not leader
-        assert growth.refused > 0
+        # A leader that still hears the others may have its readers wait until it is told of the new one.
+        assert growth.refused > 0 or ways == "outwards"
         assert growth.seen[-1][0] > healed
     cluster.whole()
     check_tree(cluster, home, stream)

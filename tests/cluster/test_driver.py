@@ -367,24 +367,6 @@ class BothWays(ClusterCase):
 
         await until(told, "the new address on all nodes")
 
-    async def test_a_node_that_moved_is_found(self) -> None:
-        """It tells whom it reaches where it is, so the leader reaches it, and all learn its new address."""
-        cluster = await self.formed()
-        leader, follower = await cluster.leader(), await cluster.follower()
-        await follower.node.stop()
-        await leader.node.propose(b"meanwhile")
-        follower.address = follower.bind_address = (
-            f"127.0.0.1:{free_port()}" if follower.network is None else f"{follower.node_id}:2"
-        )
-        await follower.start()
-
-        def told() -> bool:
-            members = [place.node.membership().get(follower.node_id) for place in cluster.places.values()]
-            return all(member is not None and member.raft_address == follower.address for member in members)
-
-        await until(told, "the new address on all nodes", 30)
-        assert await follower.node.propose(b"moved")
-
     async def test_a_state_that_fails_stops_the_node(self) -> None:
         """An I/O error while applying stops the node and is nobody's result; the others go on."""
         cluster = await self.formed(apply_timeout_seconds=2.0)
@@ -522,3 +504,19 @@ class InMemoryTests(BothWays):
 
 
 del BothWays  # else it would be collected as well
+
+    async def test_a_node_that_moved_is_found(self) -> None:
+        """It tells whom it reaches where it is, so the leader reaches it, and all learn its new address."""
+        cluster = await self.formed()
+        leader, follower = await cluster.leader(), await cluster.follower()
+        await follower.node.stop()
+        await leader.node.propose(b"meanwhile")
+        follower.address = follower.bind_address = f"{follower.node_id}:2"
+        await follower.start()
+
+        def told() -> bool:
+            members = [place.node.membership().get(follower.node_id) for place in cluster.places.values()]
+            return all(member is not None and member.raft_address == follower.address for member in members)
+
+        await until(told, "the new address on all nodes", 30)
+        assert await follower.node.propose(b"moved")

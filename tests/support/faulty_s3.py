@@ -66,8 +66,9 @@ class FaultyS3:
         """End, connections too."""
         for near in list(self._near):
             near.reset()
-        for far in list(self.far):
-            await far.cut()
+        # All first: while one is waited for another may end by itself.
+        for cut in [far.cut() for far in list(self.far)]:
+            await cut
         await self._listening.stopListening()
 
     def on(self, pattern: str, act: Act, times: int = 1) -> None:
