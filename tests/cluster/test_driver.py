@@ -19,7 +19,7 @@ from callfs.cluster.logfile import LogFile
 from callfs.cluster.questions import Chunk, Install, Offer, encode
 from callfs.cluster.snapshot_sending import chunk_checksum
 from callfs.errors import InsufficientStorage, MetadataUnavailable, OutcomeUnknown
-from tests.cluster.nodes import Cluster, free_port, propose_all, reactor, temporary_folder, turns, until
+from tests.cluster.nodes import Cluster, propose_all, reactor, temporary_folder, turns, until
 from tests.support.raft import KeptState, Network
 
 
@@ -502,9 +502,6 @@ class InMemoryTests(BothWays):
         """No sockets."""
         return Network(reactor)
 
-
-del BothWays  # else it would be collected as well
-
     async def test_a_node_that_moved_is_found(self) -> None:
         """It tells whom it reaches where it is, so the leader reaches it, and all learn its new address."""
         cluster = await self.formed()
@@ -520,3 +517,6 @@ del BothWays  # else it would be collected as well
 
         await until(told, "the new address on all nodes", 30)
         assert await follower.node.propose(b"moved")
+
+
+del BothWays  # else it would be collected as well
