@@ -98,6 +98,8 @@ async def name_content(
         try:
             return await _name(ports, path, blob, command)
         except Conflict as conflict:
+            if type(conflict) is not Conflict:
+                raise  # what is in the way is there for good, and the bytes are gone already
             refusal = conflict
         try:
             followed = await _followed(ports, path, blob) if follows else None
