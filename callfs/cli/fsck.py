@@ -86,7 +86,8 @@ def fsck(deep: bool, repair: bool, remove_lost: bool, adopt_root: bool, force: b
 
     Reports, by path, files whose blob is missing, has another size, or with --deep another content; blobs that
     nothing names; and what is wrong in the database itself. Without options that change something it works beside
-    a running daemon; uploads under way, queued garbage, and blobs younger than an hour are no findings.
+    a running daemon; uploads under way, queued garbage, and blobs younger than an hour are no findings. What is on
+    other nodes' disks, or in S3, isn't looked at.
 
     Exit status: 0 nothing was found (or all of it repaired), 1 findings or failure, 2 wrong usage or configuration.
     """
@@ -106,10 +107,13 @@ async def _ending(run: Coroutine[Deferred[Any], Any, bool]) -> None:
 
 
 async def _run(reactor: Any, config: Config, options: Options) -> bool:
+    root_path = config.backend.localfs_root_path
+    if root_path is None:
+        raise RootUnusable(
+            "backend.localfs_root_path is empty: fsck checks a node's local disk, so run it on a node that has one"
+        )
     pool = ThreadPool(0, _THREADS, "callfs-fsck")
     pool.start()
-    root_path = config.backend.localfs_root_path
-    assert root_path is not None
     root = RootFolder(root_path, secrets.token_bytes)
     store = tool_store(config, reactor, pool, read_only=not options.changes)
     backend = LocalBackend(root_path, reactor=reactor, pool=pool, now=_instant, min_free_bytes=0)

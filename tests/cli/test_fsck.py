@@ -57,6 +57,15 @@ class TestWrongFolder:
             assert "5" * 32 in done.stderr
 
 
+def test_node_without_a_disk(tmp_path: Path) -> None:
+    """A node that has no local disk is told that there is nothing to be checked there, and where to go."""
+    node = Daemon(tmp_path, {"backend": {"localfs_root_path": "", "default_backend": "s3", "s3_bucket_name": "b"}})
+    checked = node.fsck()
+    assert checked.returncode == 1
+    assert "backend.localfs_root_path is empty" in checked.stderr
+    assert "Traceback" not in checked.stderr
+
+
 class TestAdoption:
     def test_lost_disk(self, stopped: Daemon) -> None:
         """A new folder is adopted in a lost disk's place: what was lost is reported, and removed when told to."""

@@ -9,6 +9,7 @@ from callfs.engine.alone import Alone
 from callfs.engine.filesystem import OpenFile
 from callfs.errors import (
     Conflict,
+    FileAlreadyExists,
     InsufficientStorage,
     LinkNotFound,
     LinkUsed,
@@ -299,6 +300,18 @@ class TestWriting(NodesCase):
         self.disks[SECOND].steps.release("stage")
         await settled(lambda: not self.disks[SECOND].stages)
         assert await self.read_at(NODE, "/f") == b"content"
+
+    async def test_another_node_created_it_first(self) -> None:
+        """A creation whose path another node has filled meanwhile is refused as such, and leaves nothing."""
+        self.disks[NODE].steps.hold("commit")
+        arrival = self.disks[NODE].steps.arrival("commit")
+        creation = started(self.filesystem.create_file(ALICE, "/n", upload(b"late")))
+        await arrival
+        await self.put_at(SECOND, "/n", b"first")
+        self.disks[NODE].steps.release("commit")
+        await self.refused(FileAlreadyExists, creation)
+        assert await self.read_at(NODE, "/n") == b"first"
+        await self.all_named()
 
     async def fails(self, error: type[Exception], body: object = b"new", **options: object) -> None:
         """A replacement through another node fails, the old content stays, nothing else remains there."""
