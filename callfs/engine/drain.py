@@ -219,7 +219,7 @@ class _Drain:
         """Second copies that the node was to make are made by another, for its own disk where they go to one."""
         metadata = self._ports.metadata
         while page := await metadata.replications(_END_OF_TIME, self._instance_id, _QUEUE_PAGE):
-            handed = await gatherResults([self._hand_over(entry) for entry in page])
+            handed = await gatherResults([self._hand_over(entry) for entry in page], consumeErrors=True)
             if not any(handed):
                 return
 

@@ -23,6 +23,6 @@ async def succeeded(things: Sequence[T], act: Callable[[T], Deferred[bool]]) -> 
     done: list[T] = []
     for start in range(0, len(things), WIDTH):
         wave = things[start : start + WIDTH]
-        outcomes = await gatherResults([act(thing) for thing in wave])
+        outcomes = await gatherResults([act(thing) for thing in wave], consumeErrors=True)
         done += [thing for thing, outcome in zip(wave, outcomes, strict=True) if outcome]
     return done
