@@ -20,11 +20,14 @@ run: $(VENV)/.run-installed $(DEV)/config.yaml ## set up all that is needed, sta
 $(DEV)/config.yaml: | $(VENV)/.run-installed
 	@$(BIN)/callfs config init --directory $(DEV)
 
+# Twice the cores: most tests wait, for fsync, for an election, for a daemon to start.
+WORKERS ?= $(shell expr 2 '*' $$(nproc))
+
 test: $(VENV)/.test-installed lint types ## set up all that is needed; run lint, types and all tests
 	$(MAKE) --no-print-directory test-only
 
 test-only: $(VENV)/.test-installed servers
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
 lint: $(VENV)/.test-installed ## ruff
 	$(BIN)/ruff check .

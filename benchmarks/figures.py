@@ -105,7 +105,8 @@ def table(figures: Sequence[Figure]) -> str:
     lines = [f"{'':{width}}  {'measured':>10}  {'target':>12}         detail"]
     for figure in figures:
         sign = "at most" if figure.at_most else "at least"
-        value = f"{figure.value:.0f} {figure.unit}" if figure.unit else f"{figure.value:.2f}"
+        digits = 2 if not figure.unit else 1 if figure.value < 10 else 0
+        value = f"{figure.value:.{digits}f} {figure.unit}".rstrip()
         target = f"{sign} {figure.target:g}"
         verdict = "met" if figure.met else "MISSED"
         lines.append(f"{figure.name:{width}}  {value:>10}  {target:>12}  {verdict:>6}  {figure.detail}")

@@ -2,13 +2,14 @@
 A node of PySyncObj in ``benchmarks.raft``: ``python -m benchmarks.raft_pysyncobj MILLISECONDS OWN OTHER OTHER``.
 
 It keeps everything in memory and never synchronises. One thread does all, since a second one would only compete for
-the interpreter's lock. ``MILLISECONDS`` is between two batches (``appendEntriesPeriod``); 0 sends each entry
-alone and at once.
+the interpreter's lock. ``MILLISECONDS`` is between two batches (``appendEntriesPeriod``, by default 100); 0 sends
+each entry alone and at once.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import os
 import select
 import sys
@@ -20,6 +21,7 @@ from pysyncobj import SyncObj, SyncObjConf, replicated  # type: ignore[import-un
 from benchmarks.raft_loads import ENTRY_BYTES, Alone, Ended, Load
 
 _IDLE_SECONDS = 0.01
+_ACTIVE_SECONDS = 0.2
 _ONE_BY_ONE_PERIOD_SECONDS = 0.05
 
 
@@ -40,13 +42,13 @@ class Counting(SyncObj):  # type: ignore[misc]
                 connectionRetryTime=0.2,
             ),
         )
-        self._count = 0
+        self.count = 0
 
     @replicated  # type: ignore[untyped-decorator]
     def put(self, data: bytes) -> int:
         """One entry."""
-        self._count += 1
-        return self._count
+        self.count += 1
+        return self.count
 
 
 class Node:
@@ -56,11 +58,13 @@ class Node:
         self._node = node
         self._wait_seconds = wait_seconds
         self._entry = os.urandom(ENTRY_BYTES)
+        self._applied = 0
+        self._active_until = 0.0
 
     def run(self) -> None:
         """Until nobody asks any more."""
         while True:
-            self._node.doTick(self._wait_seconds)
+            self._node.doTick(self._wait_seconds if self._is_active() else _IDLE_SECONDS)
             if select.select([sys.stdin], [], [], 0)[0]:
                 line = sys.stdin.readline()
                 if not line:
@@ -69,14 +73,28 @@ class Node:
 
     def _do(self, asked: dict[str, Any]) -> None:
         if asked["do"] == "load":
-            Load(self._put, asked["in_flight"], asked["seconds"], _answer)
+            self._active_until = math.inf
+            Load(self._put, asked["in_flight"], asked["seconds"], self._ended)
         elif asked["do"] == "alone":
-            Alone(self._put, asked["count"], _answer)
+            self._active_until = math.inf
+            Alone(self._put, asked["count"], self._ended)
         elif asked["do"] == "leads":
             leader = self._node._getLeader()
             _answer(self._node.isReady() and leader == self._node.selfNode if leader is not None else None)
         else:
             _answer(time.process_time())
+
+    def _ended(self, answer: Any) -> None:
+        self._active_until = 0.0
+        _answer(answer)
+
+    def _is_active(self) -> bool:
+        """While others are measured a node takes no more of the processor than it has to."""
+        now = time.monotonic()
+        if self._node.count != self._applied:
+            self._applied = self._node.count
+            self._active_until = max(self._active_until, now + _ACTIVE_SECONDS)
+        return now < self._active_until
 
     def _put(self, ended: Ended) -> None:
         def done(result: object, error: int) -> None:

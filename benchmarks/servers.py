@@ -15,7 +15,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tests.support.cluster import running_cluster
-from tests.support.daemon import Daemon, die_with_parent, free_port
+from tests.support.daemon import Daemon, die_with_parent
+from tests.support.ports import free_port
 
 USER = "alice"
 _START_SECONDS = 10

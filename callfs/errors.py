@@ -142,6 +142,17 @@ class Conflict(CallFSError):
     code = "CONFLICT"
 
 
+class ContentMoved(Conflict):
+    """
+    The bytes of the file are in another place than the new ones: those have to follow it there.
+
+    Between a metadata store and the engine, which follows: no client meets it. It has a code of its own so that it
+    stays what it is on its way between nodes.
+    """
+
+    code = "CONTENT_MOVED"
+
+
 class FileAlreadyExists(Conflict):
     """The path is taken."""
 

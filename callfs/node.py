@@ -8,7 +8,7 @@ import secrets
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from twisted.python.threadpool import ThreadPool
 
@@ -24,7 +24,6 @@ from callfs.engine.settings import EngineSettings, JanitorSettings
 from callfs.metadata.interfaces import IMetadataStore
 from callfs.metadata.measured import MeasuredStore
 from callfs.metrics import Metrics
-from callfs.node_cluster import Membership, build_membership
 from callfs.node_metadata import Locks, Reached, build_locks, build_store, instant
 from callfs.node_storage import LocalDisk, OtherNodes, SharedBucket, local_disk, other_nodes, shared_bucket
 from callfs.web.auth import PEPPER_BYTES, ApiKeys, Authenticator
@@ -43,6 +42,9 @@ from callfs.web.site import CallFSSite
 from callfs.web.system import DescriptionResource, HealthResource, MetricsResource, OpenMetricsResource, Readiness
 from callfs.web.websocket import WebSocketTransfers
 from callfs.web.websocket_connection import ConnectionLimits
+
+if TYPE_CHECKING:
+    from callfs.node_cluster import Membership
 
 # More would sync more small files at once, but they stand in each other's way for the interpreter's lock.
 _DISK_THREADS = 8
@@ -146,6 +148,8 @@ def build(
     internal_secrets = encoded(config.auth.internal_proxy_secret)
     membership = None
     if config.raft_metadata:
+        from callfs.node_cluster import build_membership  # as in node_metadata
+
         membership = build_membership(
             config,
             reactor,

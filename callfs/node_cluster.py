@@ -13,14 +13,12 @@ from twisted.python.threadpool import ThreadPool
 
 from callfs.cluster.disklog import DiskLog
 from callfs.cluster.driver import RaftNode
-from callfs.cluster.forming import CannotForm
-from callfs.cluster.interfaces import StateUnusable
 from callfs.cluster.link import LinkTiming
-from callfs.cluster.logfile import LogUnusable
 from callfs.cluster.metrics import ClusterMetrics
 from callfs.cluster.peers import PeerTransport
 from callfs.cluster.settings import ClusterSettings
-from callfs.cluster.tls import PeerTLS, TLSUnusable
+from callfs.cluster.tls import PeerTLS
+from callfs.cluster.unusable import CannotTakePart
 from callfs.config.schema import Config, RaftConfig
 from callfs.deferreds import returns_deferred
 from callfs.engine.chance import DrawnAhead
@@ -33,9 +31,6 @@ from callfs.metadata.replicated_state import MetadataState
 from callfs.metadata.sqlite import SqliteStore
 from callfs.metrics import Metrics
 from callfs.system import dual_stack
-
-UNUSABLE = (LogUnusable, StateUnusable, CannotForm, CannotListenError, TLSUnusable)
-"""What keeps a node from taking part; each says why and what to do."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,12 +148,18 @@ def _tls(raft: RaftConfig) -> PeerTLS | None:
 
 
 class OwnStore(ReplicatedStore):
-    """The store of a tool that is the node itself for a while, in the place of its daemon, which mustn't run."""
+    """
+    The store of a tool that is the node itself for a while, in the place of its daemon, which mustn't run.
 
-    def __init__(self, membership: Membership) -> None:
+    :param make: a member that wasn't started; called again when the store is opened again after it was closed.
+    """
+
+    def __init__(self, make: Callable[[], Membership]) -> None:
+        membership = make()
         super().__init__(membership.raft, membership.state)
+        self._make = make
         self._raft = membership.raft
-        self._started = False
+        self._started = self._ended = False
 
     @returns_deferred
     async def open(self, importing: bool = False) -> None:
@@ -168,11 +169,16 @@ class OwnStore(ReplicatedStore):
         :raises callfs.metadata.interfaces.StoreUnusable: this node can't take part.
         :raises callfs.errors.MetadataUnavailable: the cluster has no majority.
         """
+        if self._ended:
+            membership = self._make()
+            self._replicator = self._raft = membership.raft
+            self._state = membership.state
+            self._started = self._ended = False
         try:
             if not self._started:
                 self._started = True
                 await self._raft.start()
-        except UNUSABLE as error:
+        except (CannotTakePart, CannotListenError) as error:
             raise StoreUnusable(str(error)) from error
         await super().open(importing)
 
@@ -181,6 +187,7 @@ class OwnStore(ReplicatedStore):
         """Leave off."""
         await super().close()
         if self._started:
+            self._ended = True
             await self._raft.stop()
 
 

@@ -1,4 +1,9 @@
-"""A part of the composition root: where a node keeps names, and its locks."""
+"""
+A part of the composition root: where a node keeps names, and its locks.
+
+What only some configurations need is imported where it is chosen: each of the servers' clients, and raft, takes a
+quarter of a second to load, which the other nodes and commands needn't wait for.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +11,7 @@ import secrets
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from twisted.python.threadpool import ThreadPool
 
@@ -15,14 +20,12 @@ from callfs.engine.chance import DrawnAhead
 from callfs.locks.interfaces import ILockService
 from callfs.locks.local import LocalLocks
 from callfs.locks.measured import MeasuredLocks
-from callfs.locks.redis import RedisLocks
-from callfs.locks.replicated import ReplicatedLocks
 from callfs.metadata.interfaces import IMetadataStore
-from callfs.metadata.postgres import PostgresStore
-from callfs.metadata.redis import RedisStore
 from callfs.metadata.sqlite import SqliteStore
 from callfs.metrics import Metrics
-from callfs.node_cluster import Membership, OwnStore, build_membership, copy_beside_a_daemon
+
+if TYPE_CHECKING:
+    from callfs.node_cluster import Membership
 
 Reached = Callable[[str], None]
 
@@ -46,18 +49,23 @@ def tool_store(config: Config, reactor: Any, pool: ThreadPool, read_only: bool) 
     """
     if not config.raft_metadata:
         return build_store(config, reactor, pool, Metrics(), read_only=read_only)
+    from callfs.node_cluster import OwnStore, build_membership, copy_beside_a_daemon
+
     if read_only:
         return copy_beside_a_daemon(config, reactor, pool)
-    membership = build_membership(
-        config,
-        reactor,
-        pool,
-        pool,
-        Metrics(),
-        now=instant,
-        internal_secrets=lambda: [secret.reveal().encode() for secret in config.auth.internal_proxy_secret],
-        failed=lambda message: None,
-    )
+
+    def membership() -> Membership:
+        return build_membership(
+            config,
+            reactor,
+            pool,
+            pool,
+            Metrics(),
+            now=instant,
+            internal_secrets=lambda: [secret.reveal().encode() for secret in config.auth.internal_proxy_secret],
+            failed=lambda message: None,
+        )
+
     return OwnStore(membership)
 
 
@@ -78,6 +86,8 @@ def build_store(
     kind = config.metadata_store
     timeout_seconds = config.server.metadata_op_timeout
     if kind.type == "postgres":
+        from callfs.metadata.postgres import PostgresStore
+
         assert kind.dsn is not None
         return PostgresStore(
             kind.dsn.reveal(),
@@ -89,6 +99,8 @@ def build_store(
             reached=reached,
         )
     if kind.type == "redis":
+        from callfs.metadata.redis import RedisStore
+
         return RedisStore(
             kind.redis_addr,
             reactor=reactor,
@@ -132,6 +144,8 @@ def build_locks(config: Config, reactor: Any, metrics: Metrics, membership: Memb
     locks: ILockService
     start = _nothing_to_start
     if dlm.type == "redis":
+        from callfs.locks.redis import RedisLocks
+
         locks = RedisLocks(
             dlm.redis_addr,
             reactor=reactor,
@@ -142,6 +156,8 @@ def build_locks(config: Config, reactor: Any, metrics: Metrics, membership: Memb
             observer=metrics,
         )
     elif dlm.type == "raft" and membership is not None:
+        from callfs.locks.replicated import ReplicatedLocks
+
         locks = replicated = ReplicatedLocks(
             membership.raft,
             membership.locks,

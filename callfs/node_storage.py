@@ -22,6 +22,7 @@ from callfs.backends.peermetrics import PeerMetrics
 from callfs.backends.peers import Peers
 from callfs.backends.peertls import VerifiedPeers, policy_for
 from callfs.backends.rootfolder import RootFolder
+from callfs.backends.s3_gate import GatedBackend
 from callfs.config.schema import Config
 from callfs.metrics import Metrics
 from callfs.model import Instance
@@ -48,9 +49,11 @@ class SharedBucket:
     The S3 backend of a node that has one.
 
     :param bucket: recognised before the blobs are touched.
+    :param gate: opened by that; before, the blobs are out of reach.
     """
 
     bucket: S3Backend
+    gate: GatedBackend
     blobs: IBlobBackend
 
 
@@ -117,7 +120,9 @@ def shared_bucket(
         clock=reactor,
         random=random.SystemRandom().random,
     )
-    return SharedBucket(bucket=bucket, blobs=MeasuredBackend(bucket, metrics.backend_operation, time.monotonic))
+    gate = GatedBackend(bucket)
+    blobs = MeasuredBackend(gate, metrics.backend_operation, time.monotonic)
+    return SharedBucket(bucket=bucket, gate=gate, blobs=blobs)
 
 
 def other_nodes(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.threads import deferToThreadPool
@@ -16,8 +16,13 @@ from callfs.deferreds import returns_deferred, with_timeout
 from callfs.engine.routing import LOCAL_BACKEND, S3_BACKEND
 from callfs.errors import CallFSError, MetadataUnavailable
 from callfs.node import Node
-from callfs.node_cluster import Membership
-from callfs.node_storage import LocalDisk
+from callfs.node_storage import LocalDisk, SharedBucket
+
+if TYPE_CHECKING:
+    from callfs.node_cluster import Membership
+
+BUCKET_SECONDS = 5.0
+"""How long an answer of S3 is believed: a load balancer asks every second or two, and from several sides."""
 
 
 class ReadinessChecks:
@@ -33,6 +38,8 @@ class ReadinessChecks:
         self._reactor = reactor
         self.identity: Identity | None = None
         self._waiting: list[Deferred[Mapping[str, Mapping[str, Any]]]] = []
+        self._bucket_state: Mapping[str, Any] | None = None
+        self._bucket_asked_at = 0.0
 
     def parts(self) -> Deferred[Mapping[str, Mapping[str, Any]]]:
         """
@@ -61,7 +68,7 @@ class ReadinessChecks:
         if ready:
             # Side by side: each may need its whole time limit, and whoever asks doesn't wait for their sum.
             looking = (self._state_of_store(), self._state_of_locks(), self._state_of_backends())
-            states = await gatherResults([Deferred.fromCoroutine(each) for each in looking])
+            states = await gatherResults([Deferred.fromCoroutine(each) for each in looking], consumeErrors=True)
             for part, state in zip((metadata, locks, backends), states, strict=True):
                 part |= state
         parts = {"metadata": metadata, "locks": locks, "backends": backends}
@@ -80,8 +87,21 @@ class ReadinessChecks:
         if self._node.disk is not None:
             states[LOCAL_BACKEND] = await _state_of(self._check_root(self._node.disk))
         if self._node.bucket is not None:
-            states[S3_BACKEND] = await _state_of(self._node.bucket.bucket.check())
+            states[S3_BACKEND] = await self._state_of_bucket(self._node.bucket)
         return {"ok": all(state["ok"] for state in states.values()), **states}
+
+    async def _state_of_bucket(self, bucket: SharedBucket) -> Mapping[str, Any]:
+        """S3 takes money for each question: what was found is good for a while."""
+        if not bucket.gate.is_open:
+            return {
+                "ok": False,
+                "message": "S3 hasn't answered since this node started: what is there can't be reached",
+            }
+        now_seconds = self._reactor.seconds()
+        if self._bucket_state is None or now_seconds >= self._bucket_asked_at + BUCKET_SECONDS:
+            self._bucket_state = await _state_of(bucket.bucket.check())
+            self._bucket_asked_at = self._reactor.seconds()
+        return self._bucket_state
 
     @returns_deferred
     async def _check_root(self, disk: LocalDisk) -> None:

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from twisted.logger import Logger
+
 from callfs.backends.identity import Verdict, recognise
+from callfs.config.rules import guessed_url_warning
 from callfs.config.schema import Config
 from callfs.deferreds import returns_deferred
+from callfs.model import S3Placement
 from callfs.node import Node
 from callfs.node_storage import LocalDisk
 from callfs.readiness import ReadinessChecks
+
+_PAGE = 1000
+
+_log = Logger()
 
 
 class CannotStart(Exception):
@@ -65,7 +73,26 @@ class Recognition:
 
     @returns_deferred
     async def recognise_bucket(self) -> None:
-        """The same for what is shared."""
-        store = self._node.store
-        if self._node.bucket is not None:
-            await self._node.bucket.bucket.recognise(store.store_id, store.was_empty)
+        """The same for what is shared; until it is done nothing there can be reached."""
+        store, bucket = self._node.store, self._node.bucket
+        if bucket is not None:
+            await bucket.bucket.recognise(store.store_id, store.was_empty, self._names_shared_blobs)
+            bucket.gate.admit()
+
+    async def _names_shared_blobs(self) -> bool:
+        """Whether any copy of any file is in the bucket; looks through all names until one is."""
+        after = ""
+        while page := await self._node.store.list_blobs(after, _PAGE):
+            if any(isinstance(blob.placement, S3Placement) for blob, _ in page):
+                return True
+            after = page[-1][0].id
+        return False
+
+    @returns_deferred
+    async def see_others(self) -> None:
+        """Say it when other nodes are told a URL of this one that can't be right."""
+        if not self._config.is_url_guessed:
+            return
+        others = [instance.id for instance in await self._node.store.instances()]
+        if set(others) - {self._node.instance_id}:
+            _log.warn("{warning}", event="external_url_guessed", warning=guessed_url_warning(self._config))

@@ -12,7 +12,7 @@ from twisted.application.service import Service
 from twisted.internet.defer import CancelledError, Deferred, gatherResults, maybeDeferred
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.error import CannotListenError
-from twisted.internet.interfaces import IDelayedCall, IListeningPort
+from twisted.internet.interfaces import IListeningPort
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
@@ -20,7 +20,7 @@ from callfs import __version__
 from callfs.backends.peertls import UnusableCertificates
 from callfs.backends.rootfolder import RootUnusable
 from callfs.backends.s3_unusable import S3Unusable
-from callfs.cluster.tls import TLSUnusable
+from callfs.cluster.unusable import CannotTakePart
 from callfs.config.addresses import endpoint_description
 from callfs.config.loader import Loaded
 from callfs.config.problems import ConfigurationError
@@ -33,11 +33,11 @@ from callfs.errors import CallFSError, MetadataUnavailable, OutcomeUnknown, Peer
 from callfs.logs import LogObserver
 from callfs.metadata.interfaces import StoreUnusable
 from callfs.node import build, encoded, site_settings, use_keys
-from callfs.node_cluster import UNUSABLE
 from callfs.node_metadata import Reached, instant, nothing
 from callfs.readiness import ReadinessChecks
 from callfs.recognition import CannotStart, Recognition
-from callfs.system import dual_stack, measure_steadily, on_hangup, raise_file_limit
+from callfs.stopping import TakingDown
+from callfs.system import dual_stack, measure_steadily, on_hangup, on_repeated_end, raise_file_limit
 from callfs.web.site import CallFSSite
 
 END_OF_TIME = 1 << 62
@@ -86,12 +86,14 @@ class NodeService(Service):
         self._reload = reload
         self._ports: list[IListeningPort] = []
         self._starting: Deferred[None] | None = None
+        self._meeting: Deferred[None] | None = None
         self._stopping: Deferred[None] | None = None
+        self._is_ending = False
         self._presence: Presence | None = None
         self._use_log_settings(loaded.config)
         try:
             self._node = build(loaded.config, reactor, self._readiness, reached, self._unable)
-        except TLSUnusable as error:
+        except CannotTakePart as error:
             raise CannotStart(str(error)) from error
         self._checks = ReadinessChecks(self._node, loaded.config, reactor)
         self._recognition = Recognition(self._node, loaded.config, self._checks)
@@ -125,7 +127,8 @@ class NodeService(Service):
         self._fail("CallFS has to stop: {reason}", reason=reason)
 
     def _end_reactor(self) -> None:
-        if self._stopping is None:
+        if not self._is_ending:
+            self._is_ending = True
             self._reactor.stop()
 
     async def _bring_up(self) -> None:
@@ -138,6 +141,7 @@ class NodeService(Service):
             self._node.disk.root.lock()
         self._node.pools.start()
         on_hangup(self._reactor, self._hangup)
+        on_repeated_end(self._reactor, lambda: self._is_ending, self._stopping_already)
         self._node.metrics_site.ready = True
         await self._listen(self._node.site, config.server.listen_addr, "server.listen_addr")
         if config.metrics.listen_addr:
@@ -147,21 +151,26 @@ class NodeService(Service):
         await self._patiently(self._node.store.open)
         self._node.locks.start()
         await self._patiently(self._recognition.recognise_root)
-        await self._patiently(self._recognition.recognise_bucket)
+        await self._patiently(self._look_for_bucket)
         await self._patiently(self._appear)
+        await self._patiently(self._recognition.see_others)
         await self._clear_leftovers()
         self._node.janitor.startService()
         self._node.replicator.startService()
-        if self._stopping is None:
+        if not self._is_ending:
             self._node.site.ready = True
-            self._node.metrics.ready(True)
-            self._log.info(
-                "CallFS {version} is ready at {url}",
-                event="ready",
-                version=__version__,
-                url=config.external_url,
-                instance_id=self._node.instance_id,
-            )
+            if self._node.bucket is None or self._node.bucket.gate.is_open:
+                self._say_ready()
+
+    def _say_ready(self) -> None:
+        self._node.metrics.ready(True)
+        self._log.info(
+            "CallFS {version} is ready at {url}",
+            event="ready",
+            version=__version__,
+            url=self._config.external_url,
+            instance_id=self._node.instance_id,
+        )
 
     def _verify_peers(self) -> None:
         try:
@@ -195,7 +204,7 @@ class NodeService(Service):
 
         :raises _Interrupted: the node is to stop.
         """
-        while self._stopping is None:
+        while not self._is_ending:
             try:
                 await step()
                 return
@@ -204,22 +213,55 @@ class NodeService(Service):
                     "waiting for the metadata store: {reason}", event="store_awaited", reason=error.message
                 )
             except PeerUnavailable as error:
-                self._log.warn("waiting for S3: {reason}", event="bucket_awaited", reason=error.message)
-            if self._stopping is None:
+                self._say_bucket_awaited(error)
+            if not self._is_ending:
                 await deferLater(self._reactor, _STORE_RETRY_SECONDS)
         raise _Interrupted
 
     async def _take_part(self) -> None:
         """Begin to be a member of the cluster that keeps the metadata, where there is one."""
         membership = self._node.membership
-        if membership is None or self._stopping is not None:
+        if membership is None or self._is_ending:
             return
         try:
             await membership.raft.start()
         except CancelledError:
             raise _Interrupted from None
-        except UNUSABLE as error:
+        except (CannotTakePart, CannotListenError) as error:
             raise CannotStart(f"this node can't take part in its metadata cluster: {error}") from error
+
+    @returns_deferred
+    async def _look_for_bucket(self) -> None:
+        """
+        See whose the bucket is. When S3 doesn't answer it is asked beside, and what is elsewhere is served: until
+        it was recognised nothing in it can be reached, and the node isn't ready.
+        """
+        try:
+            await self._recognition.recognise_bucket()
+        except PeerUnavailable as error:
+            self._say_bucket_awaited(error)
+            self._meeting = self._meet_bucket()
+
+    @returns_deferred
+    async def _meet_bucket(self) -> None:
+        try:
+            await deferLater(self._reactor, _STORE_RETRY_SECONDS)
+            await self._patiently(self._recognition.recognise_bucket)
+            self._log.info("S3 is there", event="bucket_recognised")
+            if self._node.site.ready:
+                self._say_ready()
+            await self._node.janitor.backend_came()
+            self._node.replicator.kick()
+        except _Interrupted:
+            pass
+        except (S3Unusable, CallFSError) as error:
+            self._unable(str(error))
+        except Exception:
+            self._log.failure("the bucket can't be used", event="bucket_failed")
+            self._unable("the bucket can't be used; the cause is in the log above")
+
+    def _say_bucket_awaited(self, error: PeerUnavailable) -> None:
+        self._log.warn("waiting for S3: {reason}", event="bucket_awaited", reason=error.message)
 
     @returns_deferred
     async def _appear(self) -> None:
@@ -233,6 +275,7 @@ class NodeService(Service):
             now=instant,
             clock=self._reactor,
             metrics=self._node.metrics,
+            displaced=self._unable,
         )
         await presence.register()
         self._presence = presence
@@ -289,7 +332,7 @@ class NodeService(Service):
             self._node.others.verify_as(self._config)
             if tls is not None:
                 tls.reload()
-        except (UnusableCertificates, TLSUnusable, OSError) as error:
+        except (UnusableCertificates, CannotTakePart, OSError) as error:
             self._log.error(
                 "certificates can't be reread, the old ones stay: {reason}",
                 event="reload_failed",
@@ -314,40 +357,25 @@ class NodeService(Service):
     @returns_deferred
     async def _stop(self) -> None:
         self._log.info("stopping", event="stopping")
+        self._is_ending = True
         starting, node = self._starting, self._node
+        taking_down = TakingDown(node, self._reactor, self._config.server.shutdown_timeout)
         if node.membership is not None and not node.site.ready:
             # It may be waiting for other members, for as long as it takes.
             await node.membership.raft.stop()
+        elif node.membership is not None:
+            node.membership.raft.wind_down()
+        if node.bucket is not None and not node.bucket.gate.is_open:
+            # Nothing is under way there but the question whose it is.
+            node.bucket.bucket.cut()
         if starting is not None:
             await starting
+        if self._meeting is not None:
+            await self._meeting
         node.metrics.ready(False)
         await gatherResults([maybeDeferred(port.stopListening) for port in self._ports])
-        await self._end_transfers()
-        # Uploads that were complete when their client went away are still on their way to the store.
-        await node.filesystem.settled()
-        if self._presence is not None:
-            await self._presence.stopService()
-        await node.replicator.stopService()
-        await node.janitor.stopService()
-        for place in (node.disk, node.bucket):
-            if place is not None:
-                await place.blobs.close()
-        await node.others.peers.close()
-        await node.locks.service.close()
-        await node.store.close()
-        if node.membership is not None:
-            await node.membership.raft.stop()
-        if node.disk is not None:
-            node.disk.root.unlock()
-        node.pools.stop()
+        await taking_down.run(self._presence)
         self._log.info("stopped", event="stopped")
 
-    async def _end_transfers(self) -> None:
-        """What is under way may finish within ``server.shutdown_timeout``; then it is cut."""
-        patience_seconds = self._config.server.shutdown_timeout
-        transfers = self._node.transfers
-        cutting: IDelayedCall = self._reactor.callLater(patience_seconds, transfers.cut)
-        await gatherResults([self._node.site.stop(patience_seconds), transfers.stop()])
-        if cutting.active():
-            cutting.cancel()
-        await self._node.metrics_site.stop(0)
+    def _stopping_already(self) -> None:
+        self._log.info("a further signal to stop changes nothing", event="stopping_already")

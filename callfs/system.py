@@ -8,6 +8,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable
+from types import FrameType
 from typing import Any
 
 from twisted.internet.interfaces import IReactorFromThreads
@@ -51,3 +52,30 @@ def measure_steadily(reactor: Any) -> None:
 def on_hangup(reactor: IReactorFromThreads, call: Callable[[], None]) -> None:
     """Have ``call`` made on the reactor's thread whenever SIGHUP comes, from now on for this process."""
     signal.signal(signal.SIGHUP, lambda _number, _frame: reactor.callFromThread(call))
+
+
+def on_repeated_end(reactor: IReactorFromThreads, is_ending: Callable[[], bool], call: Callable[[], None]) -> None:
+    """
+    Have ``call`` made, on the reactor's thread, for every SIGTERM and SIGINT after the first: that one ends the
+    reactor, which takes any further for a mistake. From now on for this process.
+
+    :param is_ending: whether the process ends already for another reason.
+    """
+    asked = False
+
+    def watch(number: signal.Signals) -> None:
+        first: Any = signal.getsignal(number)
+
+        def handle(signum: int, frame: FrameType | None) -> None:
+            nonlocal asked
+            if asked or is_ending():
+                reactor.callFromThread(call)
+            else:
+                asked = True
+                first(signum, frame)
+
+        if callable(first):
+            signal.signal(number, handle)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        watch(number)

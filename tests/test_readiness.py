@@ -5,11 +5,12 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any, cast
 
-from twisted.internet.defer import CancelledError, Deferred, succeed
+from twisted.internet.defer import CancelledError, Deferred, fail, succeed
+from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from callfs.errors import MetadataUnavailable
-from callfs.readiness import ReadinessChecks
+from callfs.errors import MetadataUnavailable, PeerUnavailable
+from callfs.readiness import BUCKET_SECONDS, ReadinessChecks
 
 
 class TestTogether(SynchronousTestCase):
@@ -58,3 +59,53 @@ class TestTogether(SynchronousTestCase):
             self.failureResultOf(each)
         assert not self.checks.parts().called
         assert len(self.looks) == 2
+
+
+class TestBucket(SynchronousTestCase):
+    """What S3 is asked, which costs money."""
+
+    def setUp(self) -> None:
+        self.asked = 0
+        self.error: Exception | None = None
+        self.clock = Clock()
+        self.gate = SimpleNamespace(is_open=True)
+        answered = SimpleNamespace(check=lambda: succeed(None))
+        node = SimpleNamespace(
+            site=SimpleNamespace(ready=True),
+            store=answered,
+            locks=SimpleNamespace(service=answered),
+            disk=None,
+            bucket=SimpleNamespace(gate=self.gate, bucket=SimpleNamespace(check=self._check)),
+            membership=None,
+        )
+        config = SimpleNamespace(metadata_store=SimpleNamespace(type="sqlite"), dlm=SimpleNamespace(type="local"))
+        self.checks = ReadinessChecks(cast(Any, node), cast(Any, config), self.clock)
+
+    def _check(self) -> Deferred[None]:
+        self.asked += 1
+        return succeed(None) if self.error is None else fail(self.error)
+
+    def state(self) -> Any:
+        """What readiness says of S3."""
+        return self.successResultOf(self.checks.parts())["backends"]["s3"]
+
+    def test_seldom(self) -> None:
+        """However often readiness is asked, S3 is asked once in a few seconds; then what it says counts."""
+        for _ in range(50):
+            assert self.state() == {"ok": True}
+        assert self.asked == 1
+        self.error = PeerUnavailable("S3 doesn't answer")
+        self.clock.advance(BUCKET_SECONDS - 0.1)
+        assert self.state()["ok"] is True
+        self.clock.advance(0.1)
+        assert [self.state(), self.state()] == [{"ok": False, "message": "S3 doesn't answer"}] * 2
+        assert self.asked == 2
+
+    def test_not_recognised(self) -> None:
+        """A bucket that hasn't been recognised isn't asked at all: it is said that it is awaited."""
+        self.gate.is_open = False
+        assert self.state()["ok"] is False
+        assert "hasn't answered since this node started" in self.state()["message"]
+        assert self.asked == 0
+        self.gate.is_open = True
+        assert self.state() == {"ok": True}

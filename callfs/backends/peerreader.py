@@ -132,10 +132,14 @@ class PeerReader:
             self._lock.release()
 
     def _take_back(self, handed_over: _HandedOver, offset: int) -> None:
-        """Who reads what the connection that was handed over should have brought wasn't content with it."""
+        """
+        Who reads what the connection that was handed over should have brought wasn't content with it. That isn't
+        held against the node: a client that reads slowly makes it wait, whose patience has an end. Whether it is
+        still there the next request shows.
+        """
         self._drop()
         if offset in handed_over.expected:
-            self._calls.failure(Fault("cut", "the connection ended, or fell silent, in the middle of a blob"))
+            self._calls.context.observer.peer_failure(self._calls.instance_id, "cut")
 
     async def _all_of(self, offset: int, length: int) -> bytes:
         stream = await self._stream_at(offset)

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Callable, Sequence
 
 import msgspec
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError, Deferred, fail
 from twisted.internet.interfaces import IConsumer
 from twisted.web.iweb import UNKNOWN_LENGTH, IBodyProducer, IResponse
 from zope.interface import implementer
@@ -61,7 +61,8 @@ class _Body:
         self._consumer = consumer
         if not self.begun.called:
             self.begun.callback(None)
-        return self._ended
+        # Whoever waited for it may have given up just now, when there was nothing to be cancelled yet.
+        return self._ended if self._consumer is not None else fail(CancelledError())
 
     def pauseProducing(self) -> None:
         """For Twisted: the connection has more than it could get rid of."""

@@ -27,7 +27,7 @@ from callfs.backends.s3_client import S3Client
 from callfs.backends.s3_copying import S3Copying
 from callfs.backends.s3_errors import S3Fault, S3Refusal
 from callfs.backends.s3_faults import read_fault, write_fault
-from callfs.backends.s3_identity import S3Identity
+from callfs.backends.s3_identity import NamesBlobs, S3Identity
 from callfs.backends.s3_multipart import S3Multipart
 from callfs.backends.s3_objects import LIST_PAGE, OpenObject, S3Objects
 from callfs.backends.s3_parts import CopyLimits
@@ -36,6 +36,7 @@ from callfs.backends.s3_settings import S3Keys, S3Settings
 from callfs.backends.s3_upload import S3StagedBlob
 from callfs.backends.s3_xml import ListedObject
 from callfs.deferreds import returns_deferred, shielded
+from callfs.errors import PeerUnavailable
 from callfs.identifiers import is_blob_id
 
 T = TypeVar("T")
@@ -81,26 +82,44 @@ class S3Backend:
         self._readers: set[S3BlobReader] = set()
 
     @returns_deferred
-    async def recognise(self, store_id: str, store_was_empty: bool) -> None:
+    async def recognise(self, store_id: str, store_was_empty: bool, names_blobs: NamesBlobs) -> None:
         """
         See whether the bucket can be used, and belongs to this metadata store; a new prefix is taken for it. To be
         called before anything else.
 
         :param store_id: of the metadata store.
         :param store_was_empty: the store was just made, or holds nothing but the root directory.
+        :param names_blobs: says whether the store names blobs on S3, which are missing in a new prefix; only asked
+            about one.
         :raises callfs.backends.s3_identity.S3Unusable: the message tells the operator what is wrong and what to do.
         :raises callfs.errors.PeerUnavailable: S3 doesn't answer; the message says why. To be tried again.
         """
-        await self._identity.recognise(store_id, store_was_empty)
+        await self._identity.recognise(store_id, store_was_empty, names_blobs)
+
+    @returns_deferred
+    async def confirm(self, store_id: str, store_was_empty: bool) -> None:
+        """
+        See whether the bucket belongs to this metadata store without writing anything: for a tool that only reads.
+
+        :raises callfs.backends.s3_identity.S3Unusable: as :meth:`recognise`, and when the prefix is new.
+        :raises callfs.errors.PeerUnavailable: S3 doesn't answer; the message says why.
+        """
+        await self._identity.confirm(store_id, store_was_empty)
 
     @returns_deferred
     async def check(self) -> None:
         """
         See whether S3 answers.
 
-        :raises callfs.errors.PeerUnavailable: it doesn't, or refuses; the cause is in the log.
+        :raises callfs.errors.PeerUnavailable: it doesn't, or refuses; the cause is in the log, for the operator.
         """
-        await self._reading("check", "", self._objects.list(self._keys.blobs, limit=1))
+        try:
+            await self._objects.list(self._keys.blobs, limit=1)
+        except S3Fault as fault:
+            answers = isinstance(fault, S3Refusal) and not fault.passing
+            read_fault(fault, self._settings, "check", "")
+            text = "S3 refuses what it is asked" if answers else "S3 doesn't answer"
+            raise PeerUnavailable(f"{text}; the log says more") from fault
 
     def stage(
         self, blob_id: str, declared_size: int | None = None, hashers: Sequence[Hasher] = ()
@@ -174,6 +193,13 @@ class S3Backend:
         if not is_blob_id(to_blob_id) or to_blob_id in self._staged or to_blob_id in self._targets:
             return fail(ValueError(f"not an id for a new blob: {to_blob_id!r}"))
         return shielded(self._writing("copy", from_blob_id, self._copy(from_blob_id, to_blob_id)))
+
+    def cut(self) -> None:
+        """
+        Give up all that is under way, a commit too: it fails, at once, and so does whatever comes. For a node that
+        can't wait for S3 any longer; what is left behind there is for the sweep.
+        """
+        self._client.cut()
 
     @returns_deferred
     async def close(self) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
 
 from callfs.backends.jobs import Jobs
@@ -63,6 +63,8 @@ class S3Client:
         self._random = random
         self._credentials = credentials or S3Credentials(settings, jobs=jobs, clock=clock)
         self._transport = S3Transport(reactor, clock, timeout_seconds)
+        self._is_cut = False
+        self._pauses: set[Deferred[None]] = set()
 
     async def request(self, request: S3Request, effort: Effort) -> S3Reply:
         """
@@ -90,6 +92,13 @@ class S3Client:
             return await self._answered(request, silence_seconds)
 
         return await self._repeated(attempt, effort)
+
+    def cut(self) -> None:
+        """Give up all that is under way, also what waits to be tried again, and from now on whatever comes."""
+        self._is_cut = True
+        for pause in list(self._pauses):
+            pause.cancel()
+        self._transport.cut()
 
     async def close(self) -> None:
         """Cut every connection."""
@@ -124,14 +133,24 @@ class S3Client:
         limit = min(_FIRST_PAUSE_SECONDS * (1 << attempts), _LONGEST_PAUSE_SECONDS)
         return max(wished, limit * self._random())
 
-    def _pause(self, seconds: float) -> Deferred[None]:
+    async def _pause(self, seconds: float) -> None:
         pause: Deferred[None] = Deferred(lambda _: timer.cancel())
         timer = self.clock.callLater(seconds, lambda: pause.callback(None))
-        return pause
+        self._pauses.add(pause)
+        try:
+            await pause
+        except CancelledError:
+            if self._is_cut:
+                raise S3Closed from None
+            raise
+        finally:
+            self._pauses.discard(pause)
 
     async def _answered(self, request: S3Request, silence_seconds: float) -> Answer:
         """One attempt; a reply that isn't a success is read and raised."""
-        credentials = await self._credentials.current()
+        credentials = None if self._is_cut else await self._credentials.current()
+        if credentials is None or self._is_cut:
+            raise S3Closed
         url = self.address.url(request.key, request.query)
         headers = signed_headers(
             request.method,

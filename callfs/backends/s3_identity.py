@@ -4,6 +4,8 @@ Whether a bucket's prefix and a metadata store belong together; decided before e
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+
 import msgspec
 
 from callfs.backends.s3_errors import S3Fault, S3Refusal, advice
@@ -12,6 +14,8 @@ from callfs.backends.s3_request import content_of
 from callfs.backends.s3_settings import S3Keys, S3Settings
 from callfs.backends.s3_unusable import S3Unusable
 from callfs.errors import PeerUnavailable
+
+NamesBlobs = Callable[[], Awaitable[bool]]
 
 _VERSION = 1
 _PROBE = content_of([b"CallFS writes and deletes this at each start, to see whether it may.\n"])
@@ -37,11 +41,13 @@ class S3Identity:
         self._keys = keys
         self._settings = settings
 
-    async def recognise(self, store_id: str, store_was_empty: bool) -> None:
+    async def recognise(self, store_id: str, store_was_empty: bool, names_blobs: NamesBlobs) -> None:
         """
-        See that what will have to be done can be done, and that the prefix is this store's; take a new one.
+        See that what will have to be done can be done, and that the prefix is this store's; take a new one, unless
+        the store knows of blobs that should be in it.
 
         :param store_was_empty: the store was just made, or holds nothing but the root directory.
+        :param names_blobs: asked about a new prefix: whether the store names blobs on S3.
         :raises S3Unusable: it can't be used.
         :raises callfs.errors.PeerUnavailable: S3 doesn't answer; to be tried again.
         """
@@ -50,6 +56,8 @@ class S3Identity:
             mark = await self._read()
             if mark is None:
                 self._refuse_unmarked(has_blobs)
+                if await names_blobs():
+                    raise S3Unusable(self._misplaced(store_id))
                 mark = await self._take(store_id)
             if mark.store_id != store_id:
                 raise S3Unusable(self._foreign(mark, store_id, store_was_empty))
@@ -58,6 +66,30 @@ class S3Identity:
         except S3Fault as fault:
             text = advice(fault, self._settings)
             raise (PeerUnavailable(text) if fault.passing else S3Unusable(text)) from fault
+
+    async def confirm(self, store_id: str, store_was_empty: bool) -> None:
+        """
+        See that the prefix is this store's, and write nothing: not even to a new one.
+
+        :param store_was_empty: as in :meth:`recognise`.
+        :raises S3Unusable: it isn't, or can't be read.
+        :raises callfs.errors.PeerUnavailable: S3 doesn't answer; to be tried again.
+        """
+        try:
+            has_blobs = await self._has_blobs()
+            mark = await self._read()
+        except S3Fault as fault:
+            text = advice(fault, self._settings)
+            raise (PeerUnavailable(text) if fault.passing else S3Unusable(text)) from fault
+        if mark is None:
+            self._refuse_unmarked(has_blobs)
+            raise S3Unusable(
+                "The bucket's prefix is empty, and doesn't belong to any metadata store: correct "
+                "backend.s3_bucket_name or backend.s3_key_prefix, unless no node has used it yet; the first one "
+                f"that starts makes it its store's. ({self._place})"
+            )
+        if mark.store_id != store_id:
+            raise S3Unusable(self._foreign(mark, store_id, store_was_empty))
 
     async def _has_blobs(self) -> bool:
         """Also whether the bucket is there and may be listed, which makes "missing" differ from "forbidden"."""
@@ -89,8 +121,7 @@ class S3Identity:
         """
         Mark the prefix as this store's, unless another node is quicker; what it says then.
         """
-        mark = StoreMark(store_id=store_id, version=_VERSION)
-        data = msgspec.json.format(msgspec.json.encode(mark)) + b"\n"
+        data = msgspec.json.format(_encoded(store_id)) + b"\n"
         try:
             await self._objects.put(self._keys.identity, content_of([data]), only_new=True)
         except S3Refusal as refusal:
@@ -116,6 +147,14 @@ class S3Identity:
                 f"another backend.s3_key_prefix. ({self._place})"
             )
 
+    def _misplaced(self, store_id: str) -> str:
+        return (
+            "The metadata store names files on S3, but the bucket's prefix is new and empty: they must be "
+            "elsewhere. Correct backend.s3_bucket_name, backend.s3_key_prefix or backend.s3_endpoint. If the "
+            f"bucket is lost and was really replaced, put an object {self._keys.identity} into it whose content is "
+            f"{_encoded(store_id).decode()}; files of which S3 had the only copy are lost then. ({self._place})"
+        )
+
     def _foreign(self, mark: StoreMark, store_id: str, store_was_empty: bool) -> str:
         which = "a new, empty metadata store" if store_was_empty else "another metadata store"
         return (
@@ -123,3 +162,7 @@ class S3Identity:
             f"{which}, {store_id}. Restore the metadata store from its backup, or point the configuration at the "
             f"right one; choose another backend.s3_key_prefix if a new store is meant. ({self._place})"
         )
+
+
+def _encoded(store_id: str) -> bytes:
+    return msgspec.json.encode(StoreMark(store_id=store_id, version=_VERSION))

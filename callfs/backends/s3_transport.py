@@ -154,14 +154,18 @@ class S3Transport:
 
     async def close(self) -> None:
         """Cut every connection; what is under way fails, and isn't tried again."""
+        self.cut()
+        # A connection whose reply has just ended comes back to the pool in this turn of the reactor.
+        await deferLater(self._reactor, 0)
+        await self._pool.closeCachedConnections()
+
+    def cut(self) -> None:
+        """What is under way fails, and isn't tried again."""
         for sending, lease in list(self._sending.items()):
             lease.given_up = True
             sending.cancel()
         for body in list(self._bodies):
             body.abort()
-        # A connection whose reply has just ended comes back to the pool in this turn of the reactor.
-        await deferLater(self._reactor, 0)
-        await self._pool.closeCachedConnections()
 
     def _answer(self, response: Any, body: ReplyBody, silence_seconds: float) -> Answer:
         body.watch = Watch(self._clock, silence_seconds, body.cut)

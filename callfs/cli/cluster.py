@@ -95,8 +95,9 @@ def remove_command(url: str | None, node: str) -> None:
     config: Config = loaded_configuration(config_path()).config
 
     def job() -> None:
-        DaemonClient(config, url, CHANGE_SECONDS).post(f"{_ROUTES}/remove", {"node_id": node})
-        click.echo(f"Node {node} doesn't belong to the cluster any more.")
+        answer = DaemonClient(config, url, CHANGE_SECONDS).post(f"{_ROUTES}/remove", {"node_id": node})
+        # Who mistyped the name sees here that the node that was meant is still a member.
+        click.echo(f"Node {node} doesn't belong to the cluster. Its members are: {_members(answer)}.")
 
     failing_with_status("cluster remove", job)
 
@@ -173,3 +174,8 @@ def _status_of(client: DaemonClient) -> NodeView:
 def _leader(answer: object) -> str:
     leader = answer.get("leader_id") if isinstance(answer, dict) else None
     return f"node {leader}" if leader else "a node that is just being elected"
+
+
+def _members(answer: object) -> str:
+    members = answer.get("members") if isinstance(answer, dict) else None
+    return ", ".join(map(str, members or ())) or "unknown"

@@ -210,8 +210,8 @@ def _findings(
         if answer.disk_full:
             found.append(f"node {name} has no room left for its metadata")
     found += [
-        f"node {peer.node_id} answers from another disk than it joined with, so it doesn't count: remove it, and "
-        "let it join again"
+        f"node {peer.node_id} answers from another disk than it joined with, or lacks what it acknowledged, so it "
+        "doesn't count: remove it, empty its raft.data_dir, and let it join again"
         for peer in peers.values()
         if peer.other_disk
     ]

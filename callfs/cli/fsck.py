@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import secrets
 import sys
-import time
 from collections.abc import Coroutine
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,14 +12,15 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import react
 from twisted.python.threadpool import ThreadPool
 
-from callfs.backends.identity import Identity, Verdict, recognise
-from callfs.backends.localfs import LocalBackend
-from callfs.backends.rootfolder import RootFolder, RootUnusable
+from callfs.backends.interfaces import IBlobBackend
+from callfs.backends.rootfolder import RootUnusable
+from callfs.backends.s3_unusable import S3Unusable
+from callfs.cli.fsck_places import Options, Places, check_bucket, check_disk, chosen_places, instant
 from callfs.cli.options import config_option, config_path, loaded_configuration
 from callfs.config.schema import Config
 from callfs.engine.fsck import ConsistencyCheck, Finding, FindingKind, Progress, Repair, Report, TooManyUnnamed
+from callfs.engine.routing import LOCAL_BACKEND, S3_BACKEND
 from callfs.errors import CallFSError
-from callfs.metadata.commands import RegisterInstance
 from callfs.metadata.interfaces import IMetadataStore, StoreUnusable
 from callfs.metrics import Metrics
 from callfs.node_metadata import tool_store
@@ -31,25 +30,13 @@ _THREADS = 4
 _LOST = (FindingKind.MISSING_BLOB, FindingKind.WRONG_SIZE, FindingKind.WRONG_CHECKSUM)
 
 
-@dataclass(frozen=True)
-class Options:
-    """What the operator asked for."""
-
-    deep: bool
-    repair: bool
-    remove_lost: bool
-    adopt_root: bool
-    force: bool
-
-    @property
-    def changes(self) -> bool:
-        """Whether anything is to be written, so that the daemon must be stopped."""
-        return self.repair or self.remove_lost or self.adopt_root
-
-
 @dataclass
 class Tally:
-    """What was found."""
+    """
+    What was found.
+
+    :ivar blobs_judged: how many blobs of the local disk were looked at.
+    """
 
     findings: list[Finding] = field(default_factory=list)
     blobs_judged: int = 0
@@ -80,18 +67,24 @@ class Tally:
 @click.option(
     "--force", is_flag=True, help="Repair although so much looks unnamed that the database is to be doubted."
 )
-def fsck(deep: bool, repair: bool, remove_lost: bool, adopt_root: bool, force: bool) -> None:
+@click.option(
+    "--backend",
+    type=click.Choice([LOCAL_BACKEND, S3_BACKEND]),
+    help="Look at what this backend has alone; by default at all that the node has.",
+)
+def fsck(deep: bool, repair: bool, remove_lost: bool, adopt_root: bool, force: bool, backend: str | None) -> None:
     """
     Check that names and bytes fit together.
 
     Reports, by path, files whose blob is missing, has another size, or with --deep another content; blobs that
     nothing names; and what is wrong in the database itself. Without options that change something it works beside
     a running daemon; uploads under way, queued garbage, and blobs younger than an hour are no findings. What is on
-    other nodes' disks, or in S3, isn't looked at.
+    other nodes' disks isn't looked at. A bucket, where one is configured, is only ever read: what nothing names
+    there the daemons find and remove themselves.
 
     Exit status: 0 nothing was found (or all of it repaired), 1 findings or failure, 2 wrong usage or configuration.
     """
-    options = Options(deep, repair, remove_lost, adopt_root, force)
+    options = Options(deep, repair, remove_lost, adopt_root, force, backend)
     loaded = loaded_configuration(config_path())
     react(lambda reactor: Deferred.fromCoroutine(_ending(_run(reactor, loaded.config, options))))
 
@@ -100,99 +93,73 @@ async def _ending(run: Coroutine[Deferred[Any], Any, bool]) -> None:
     """Turn the outcome into the exit status."""
     try:
         clean = await run
-    except (StoreUnusable, RootUnusable, TooManyUnnamed, CallFSError) as error:
+    except (StoreUnusable, RootUnusable, S3Unusable, TooManyUnnamed, CallFSError) as error:
         click.echo(f"callfs fsck: {error}", err=True)
         clean = False
     sys.exit(0 if clean else FAILURE_STATUS)
 
 
 async def _run(reactor: Any, config: Config, options: Options) -> bool:
-    root_path = config.backend.localfs_root_path
-    if root_path is None:
-        raise RootUnusable(
-            "backend.localfs_root_path is empty: fsck checks a node's local disk, so run it on a node that has one"
-        )
     pool = ThreadPool(0, _THREADS, "callfs-fsck")
+    places = chosen_places(reactor, pool, config, options)
     pool.start()
-    root = RootFolder(root_path, secrets.token_bytes)
     store = tool_store(config, reactor, pool, read_only=not options.changes)
-    backend = LocalBackend(root_path, reactor=reactor, pool=pool, now=_instant, min_free_bytes=0)
     try:
-        if options.changes:
-            root.lock()
+        if options.changes and places.disk is not None:
+            places.disk.root.lock()
         await store.open()
-        await _check_identity(store, root, config, options)
-        return await _check(store, backend, config, options)
+        if places.disk is not None:
+            await check_disk(store, places.disk.root, config, options)
+        if places.bucket is not None:
+            await check_bucket(store, places.bucket)
+        return await _check(store, places, config, options)
     finally:
+        if places.bucket is not None:
+            await places.bucket.blobs.close()
         await store.close()
-        root.unlock()
+        if places.disk is not None:
+            places.disk.root.unlock()
         pool.stop()
 
 
-async def _check_identity(store: IMetadataStore, root: RootFolder, config: Config, options: Options) -> None:
-    """
-    A store must never judge the bytes of another, nor take a disk that isn't mounted for one that lost its files.
-
-    :raises RootUnusable: this folder isn't the one that the store knows, and can't be or isn't to be adopted.
-    """
-    instance_id = config.instance_discovery.instance_id
-    registered = {instance.id: instance.root_id for instance in await store.instances()}
-    identity, has_blobs = root.identity(), root.has_blobs()
-    decision = recognise(
-        store_was_empty=store.was_empty,
-        store_id=store.store_id,
-        instance_id=instance_id,
-        registered=registered,
-        identity=identity,
-        root_has_blobs=has_blobs,
-    )
-    may_adopt = not has_blobs and (identity is None or identity.store_id == store.store_id)
-    if options.adopt_root and may_adopt:
-        if identity is None or identity.root_id != registered.get(instance_id):
-            await _adopt(store, root, identity or root.adopt(store.store_id), config)
-    elif decision.verdict is Verdict.REFUSE:
-        raise RootUnusable(decision.message)
-
-
-async def _adopt(store: IMetadataStore, root: RootFolder, identity: Identity, config: Config) -> None:
-    """Register a marked folder; one that an earlier call marked and couldn't register any more keeps its mark."""
-    await store.apply(
-        RegisterInstance(
-            at=_instant(),
+async def _check(store: IMetadataStore, places: Places, config: Config, options: Options) -> bool:
+    def check(backends: dict[str, IBlobBackend]) -> ConsistencyCheck:
+        return ConsistencyCheck(
+            metadata=store,
+            backends=backends,
             instance_id=config.instance_discovery.instance_id,
-            root_id=identity.root_id,
-            api_endpoint=config.external_url,
-            replace_root=True,
+            now=instant,
+            deep=options.deep,
         )
-    )
-    click.echo(f"The root folder {root.path} is this node's now.")
 
-
-async def _check(store: IMetadataStore, backend: LocalBackend, config: Config, options: Options) -> bool:
-    check = ConsistencyCheck(
-        metadata=store,
-        backends={backend.name: backend},
-        instance_id=config.instance_discovery.instance_id,
-        now=_instant,
-        deep=options.deep,
-    )
-    tally = Tally()
-    await _consume("Database", check.store(), tally)
-    await _consume("Files", check.files(), tally)
-    tally.blobs_judged = await _consume("Blobs", check.blobs(), tally)
+    tally, backends = Tally(), places.backends()
+    await _consume("Database", check(backends).store(), tally)
+    await _consume("Files", check(backends).files(), tally)
+    for name, backend in backends.items():
+        judged = await _consume(f"Blobs ({name})", check({name: backend}).blobs(), tally)
+        tally.blobs_judged += judged if name == LOCAL_BACKEND else 0
     for finding in tally.findings:
         click.echo(_line(finding))
-    left = len(tally.findings)
-    repair = Repair(metadata=store, backends={backend.name: backend}, now=_instant, metrics=Metrics())
-    if options.repair:
-        left -= await _put_back(repair, tally)
-        left -= await _set_aside(repair, tally, options.force)
-    if options.remove_lost:
-        left -= await _remove_lost(repair, tally)
+    left = len(tally.findings) - await _mend(store, places, tally, options)
     click.echo(
         "Clean: nothing was found." if not tally.findings else f"{len(tally.findings)} findings, {left} left."
     )
     return left == 0
+
+
+async def _mend(store: IMetadataStore, places: Places, tally: Tally, options: Options) -> int:
+    """Do what was asked for about the findings; how many of them it has settled. A bucket isn't written to."""
+    mended = 0
+    own = {} if places.disk is None else {LOCAL_BACKEND: places.disk.blobs}
+    repair = Repair(metadata=store, backends=own, now=instant, metrics=Metrics())
+    if options.repair:
+        mended += await _put_back(repair, tally)
+        mended += await _set_aside(repair, tally, options.force)
+        if any(f.backend == S3_BACKEND for f in tally.of(FindingKind.UNNAMED_BLOB, FindingKind.SET_ASIDE_BLOB)):
+            click.echo("What is unnamed or set aside in S3 is left to the daemons, which see to it by themselves.")
+    if options.remove_lost:
+        mended += await _remove_lost(repair, tally)
+    return mended
 
 
 async def _consume(label: str, report: Report, tally: Tally) -> int:
@@ -219,7 +186,7 @@ async def _put_back(repair: Repair, tally: Tally) -> int:
 
 
 async def _set_aside(repair: Repair, tally: Tally, force: bool) -> int:
-    unnamed = tally.of(FindingKind.UNNAMED_BLOB)
+    unnamed = [finding for finding in tally.of(FindingKind.UNNAMED_BLOB) if finding.backend == LOCAL_BACKEND]
     aside = await repair.set_aside(unnamed, tally.blobs_judged, force)
     if aside:
         click.echo(f"{len(aside)} blobs moved aside; they are deleted in seven days.")
@@ -238,7 +205,3 @@ async def _remove_lost(repair: Repair, tally: Tally) -> int:
 def _line(finding: Finding) -> str:
     where = f"{finding.path}: " if finding.path is not None else ""
     return f"{finding.kind.value}: {where}{finding.detail}"
-
-
-def _instant() -> int:
-    return time.time_ns() // 1000

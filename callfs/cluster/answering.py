@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
-from twisted.internet.task import deferLater
+from twisted.internet.task import LoopingCall, deferLater
 
 from callfs.cluster.changes import Changes
 from callfs.cluster.connections import UNSURE, DeclinedQuestion
@@ -29,6 +29,7 @@ from callfs.cluster.questions import (
     Refused,
     Remove,
     Reply,
+    Sighted,
     Transfer,
     decode_asking,
     decode_reply,
@@ -39,7 +40,7 @@ from callfs.cluster.snapshot_receiving import SnapshotReceiving
 from callfs.cluster.underway import UnderWay
 from callfs.deferreds import returns_deferred
 from callfs.errors import MetadataUnavailable, OutcomeUnknown
-from callfs.raft.boundary import Position
+from callfs.raft.boundary import Refusal
 from callfs.raft.core import Core
 
 _PAUSE_SECONDS = 0.05
@@ -47,29 +48,68 @@ _NO_LEADER = "the metadata cluster has no leader; nothing was changed"
 _UNKNOWN = "the leader of the metadata cluster didn't say what became of this: look before repeating it"
 
 
-def place(core: Core, requests: Sequence[bytes]) -> list[Place | Refused]:
-    """Propose requests, in order; what became of each."""
+def place(
+    core: Core, requests: Sequence[bytes], versions: Sequence[int | None] | None = None
+) -> list[Place | Refused]:
+    """
+    Propose requests, in order; what became of each.
+
+    :param versions: of the requests where they are this node's own, so that they needn't be read.
+    """
     known = min((member.version for member in core.membership.members), default=0)
-    return [_place_one(core, known, data) for data in requests]
+    if versions is None:
+        versions = [_version(data) for data in requests]
+    suitable = [
+        data for data, version in zip(requests, versions, strict=True) if version is not None and version <= known
+    ]
+    placed = _placed(core, suitable)
+    if len(suitable) == len(requests):
+        return placed
+    outcomes = iter(placed)
+    return [
+        # Every node would have to stop at what is no request.
+        Refused("MALFORMED") if version is None else Refused("TOO_NEW") if version > known else next(outcomes)
+        for version in versions
+    ]
 
 
-def _place_one(core: Core, known_version: int, data: bytes) -> Place | Refused:
+def _version(data: bytes) -> int | None:
     try:
-        request = decode_request(data)
+        return decode_request(data).version
     except NotARequest:
-        # Every node would have to stop at it.
-        return Refused("MALFORMED")
-    if request.version > known_version:
-        return Refused("TOO_NEW")
-    taken = core.propose(data)
-    return Place(taken.term, taken.index) if isinstance(taken, Position) else Refused(taken.name)
+        return None
+
+
+def _placed(core: Core, requests: Sequence[bytes]) -> list[Place | Refused]:
+    outcomes: list[Place | Refused] = []
+    while len(outcomes) < len(requests):
+        taken = core.propose_all(requests[len(outcomes) :])
+        outcomes += [Place(taken.term, index) for index in range(taken.index, taken.index + taken.count)]
+        if taken.refusal is Refusal.TOO_LARGE:
+            outcomes.append(Refused(taken.refusal.name))
+        elif taken.refusal is not None:
+            # It is so for all that are left.
+            outcomes += [Refused(taken.refusal.name)] * (len(requests) - len(outcomes))
+    return outcomes
 
 
 class Answers:
-    """Answers questions of peers."""
+    """
+    Answers questions of peers.
 
-    def __init__(self, core: Core, changes: Changes, receiving: SnapshotReceiving) -> None:
+    :param heard_of: called with a member's id and where another node reaches it.
+    """
+
+    def __init__(
+        self,
+        core: Core,
+        changes: Changes,
+        receiving: SnapshotReceiving,
+        *,
+        heard_of: Callable[[str, str], None],
+    ) -> None:
         self._core = core
+        self._heard_of = heard_of
         self._changes = changes
         self._receiving = receiving
         self._under_way = UnderWay()
@@ -104,6 +144,9 @@ class Answers:
                 return await self._under_way.run(self._changes.announce(asking, peer))
             case Transfer():
                 return await self._under_way.run(self._changes.transfer(asking))
+            case Sighted():
+                self._heard_of(asking.node_id, asking.raft_address)
+                return Changed(self._core.membership)
             case Offer():
                 return await self._receiving.offered(asking)
             case Chunk():
@@ -177,4 +220,27 @@ class Leadership:
             raise Unsent("nobody leads")
         if leader == self._node_id:
             return await own.reply(identity, asking)
-        return decode_reply(await self._transport.ask(leader, encode(asking), seconds))
+        return decode_reply(await self._answer_of(leader, encode(asking), seconds))
+
+    async def _answer_of(self, leader: str, question: bytes, seconds: float) -> bytes:
+        """What the leader says. One that is silent (it may be frozen) isn't waited for once another leads."""
+        asked = self._transport.ask(leader, question, seconds)
+        superseded = False
+
+        def look() -> None:
+            nonlocal superseded
+            if self._core.leader not in (None, leader):
+                superseded = True
+                asked.cancel()
+
+        looking = LoopingCall(look)
+        looking.clock = self._clock
+        looking.start(_PAUSE_SECONDS, now=False)
+        try:
+            return await asked
+        except CancelledError:
+            if superseded:
+                raise Unanswered("another node leads by now") from None
+            raise
+        finally:
+            looking.stop()

@@ -16,7 +16,7 @@ from callfs.cluster.interfaces import IStateMachine, Outcome, StateUnusable, Ste
 from callfs.cluster.requests import NotARequest, decode_request
 from callfs.deferreds import returns_deferred
 from callfs.errors import InsufficientStorage
-from callfs.raft.membership import Membership
+from callfs.raft.membership import decoded
 from callfs.raft.messages import Entry, EntryKind
 
 FULL_DISK_RETRY_SECONDS = 1.0
@@ -28,29 +28,34 @@ class CannotApply(Exception):
     """An entry that this node doesn't understand: it stops rather than guess. The message is for the operator."""
 
 
-def step_of(entry: Entry, known_version: int) -> Step:
+def steps_of(entries: Sequence[Entry], known_version: int) -> list[Step]:
     """
-    What a state machine gets for an entry.
+    What a state machine gets for entries.
 
     :param known_version: the newest version of a command that it knows.
-    :raises CannotApply: the entry is newer than this program, or none.
+    :raises CannotApply: one of them is newer than this program, or none.
     """
+    steps: list[Step] = []
+    command = EntryKind.COMMAND
     try:
-        if entry.kind is EntryKind.COMMAND:
-            request = decode_request(entry.data)
-            if request.version > known_version:
-                raise CannotApply(
-                    f"entry {entry.index} of the raft log is a command of version {request.version}, this program "
-                    f"knows {known_version}: install the newer version of CallFS again"
-                )
-            return Step(entry.index, entry.term, request=request)
-        if entry.kind is EntryKind.MEMBERSHIP:
-            return Step(entry.index, entry.term, membership=msgspec.msgpack.decode(entry.data, type=Membership))
+        for entry in entries:
+            if entry.kind is command:
+                request = decode_request(entry.data)
+                if request.version > known_version:
+                    raise CannotApply(
+                        f"entry {entry.index} of the raft log is a command of version {request.version}, this "
+                        f"program knows {known_version}: install the newer version of CallFS again"
+                    )
+                steps.append(Step(entry.index, entry.term, request))
+            elif entry.kind is EntryKind.MEMBERSHIP:
+                steps.append(Step(entry.index, entry.term, membership=decoded(entry.data)))
+            else:
+                steps.append(Step(entry.index, entry.term))
     except (NotARequest, msgspec.DecodeError, msgspec.ValidationError) as error:
         raise CannotApply(
             f"entry {entry.index} of the raft log isn't understood by this version of CallFS"
         ) from error
-    return Step(entry.index, entry.term)
+    return steps
 
 
 class Applier:
@@ -58,7 +63,7 @@ class Applier:
     Feeds a state machine.
 
     :param state: open; called by nobody else but through :meth:`exclusively`.
-    :param clock: for the pause after a full disk.
+    :param clock: for the pause after a full disk, and for what is applied later.
     :param applied: called with each batch and its outcomes.
     :param failed: called once, with a message for the operator; nothing is applied after it.
     :param full: called with whether the disk of the state is full.
@@ -86,12 +91,20 @@ class Applier:
         self._exclusive = DeferredLock()
         self._idle: list[Deferred[None]] = []
 
-    def add(self, entries: Sequence[Entry]) -> None:
-        """Apply these after all others."""
+    def add(self, entries: Sequence[Entry], *, later: bool = False) -> None:
+        """
+        Apply these after all others.
+
+        :param later: not before the reactor has turned.
+        """
         self._queue += entries
-        if not self._busy and not self._stopped:
-            self._busy = True
-            self._work().addErrback(self._broken)
+        if self._busy or self._stopped:
+            return
+        self._busy = True
+        if later:
+            self._clock.callLater(0, self._begin)
+        else:
+            self._begin()
 
     def drained(self) -> Deferred[None]:
         """Fires when everything that was added is applied, or never will be."""
@@ -110,12 +123,15 @@ class Applier:
         self._queue.clear()
         return self.drained()
 
+    def _begin(self) -> None:
+        self._work().addErrback(self._broken)
+
     @returns_deferred
     async def _work(self) -> None:
         while self._queue and not self._stopped:
             entries, self._queue = self._queue, []
             try:
-                steps = [step_of(entry, self._state.command_version) for entry in entries]
+                steps = steps_of(entries, self._state.command_version)
             except CannotApply as error:
                 self._stopped = True
                 self._failed(str(error))

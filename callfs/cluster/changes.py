@@ -38,6 +38,10 @@ _MESSAGES: Mapping[Refusal, str] = MappingProxyType(
         ),
         Refusal.ADDRESS_TAKEN: "another node of the cluster has that raft address",
         Refusal.LAST_VOTER: "it is the only voter: without it the cluster couldn't go on",
+        Refusal.WITHOUT_MAJORITY: (
+            "another voter doesn't answer just now, and without this node the rest would be no majority: bring "
+            "the other one back, or remove it first"
+        ),
         Refusal.NOT_A_VOTER: "the node is still catching up, so it can't lead",
         Refusal.UNREACHABLE: "the node hasn't answered the leader of late, or answers from another disk",
     }
@@ -96,19 +100,25 @@ class Changes:
         self._must_lead()
         if asking.node_id == self._node_id:
             return self._joined_itself(asking)
-        try:
-            peer = await self._transport.probe(asking.raft_address, asking.node_id, PROBE_SECONDS)
-        except HandshakeRefused as error:
-            why = WHY_REFUSED.get(error.reason, str(error))
-            return NotChanged(error.reason, f"node {asking.node_id} at {asking.raft_address} can't join: {why}")
-        except Unsent as error:
-            return NotChanged("unreachable", f"the leader can't reach {asking.raft_address}: {error}")
+        peer = await self._found(asking.node_id, asking.raft_address)
+        if isinstance(peer, NotChanged):
+            return peer
         known = [member.version for member in self._core.membership.members]
         if peer.command_version < min(known, default=0):
             return NotChanged("version", f"node {asking.node_id} runs an older CallFS than the cluster needs")
         endpoint = asking.api_endpoint or peer.api_endpoint
         member = Member(peer.node_id, peer.disk_id, asking.raft_address, endpoint, False, peer.command_version)
         return await self._change(AddLearner(member))
+
+    async def _found(self, node_id: str, address: str) -> PeerIdentity | NotChanged:
+        """Who is there, if it is that node."""
+        try:
+            return await self._transport.probe(address, node_id, PROBE_SECONDS)
+        except HandshakeRefused as error:
+            why = WHY_REFUSED.get(error.reason, str(error))
+            return NotChanged(error.reason, f"node {node_id} isn't found at {address}: {why}")
+        except Unsent as error:
+            return NotChanged("unreachable", f"the leader can't reach {address}: {error}")
 
     def _joined_itself(self, asking: Join) -> Changed | NotChanged:
         own = self._core.membership.get(asking.node_id)
@@ -124,7 +134,13 @@ class Changes:
         return reply
 
     async def announce(self, asking: Announce, peer: PeerIdentity) -> Changed | NotChanged:
-        """A member has new addresses or a new version."""
+        """A member has new addresses or a new version. The others are told of an address where it is found."""
+        self._must_lead()
+        known = self._core.membership.get(peer.node_id)
+        if known is not None and known.raft_address != asking.raft_address and peer.node_id != self._node_id:
+            found = await self._found(peer.node_id, asking.raft_address)
+            if isinstance(found, NotChanged):
+                return found
         return await self._change(
             UpdateMember(peer.node_id, peer.disk_id, asking.raft_address, asking.api_endpoint, asking.version)
         )

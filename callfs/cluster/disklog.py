@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections import deque
 from collections.abc import Callable
 from pathlib import Path
+from queue import Empty, SimpleQueue
 from typing import Protocol
 
 from twisted.internet.defer import Deferred
@@ -24,8 +24,11 @@ from callfs.raft.boundary import Write
 
 FULL_DISK_RETRY_SECONDS = 1.0
 
-_CHECKPOINT_AFTER_CHANGES = 8000
-"""Rows, after which SQLite's write-ahead log is brought into the database."""
+_CHECKPOINT_AFTER_BYTES = 4 * 1024 * 1024
+"""
+After which SQLite's write-ahead log is brought into the database, and begun anew in the room that it has: there a
+commit changes nothing but data, and takes half the time of one that makes the file longer.
+"""
 
 
 class LogEvents(Protocol):
@@ -79,12 +82,11 @@ class DiskLog:
         self._token_bytes = token_bytes
         self._seconds = seconds
         self._reached = reached
-        self._changed = threading.Condition()
-        self._queue: deque[_Job] = deque()
+        self._queue: SimpleQueue[_Job | None] = SimpleQueue()
         self._stopping = False
         self._stopped: Deferred[None] = Deferred()
         self._started = False
-        self._changes_at_checkpoint = 0
+        self._bytes_at_checkpoint = 0
 
     def open(self) -> StoredLog:
         """
@@ -124,9 +126,8 @@ class DiskLog:
 
         :return: fires when it is closed.
         """
-        with self._changed:
-            self._stopping = True
-            self._changed.notify()
+        self._stopping = True
+        self._queue.put(None)
         if not self._started:
             self._started = True
             self._file.close()
@@ -134,9 +135,7 @@ class DiskLog:
         return self._stopped
 
     def _put(self, job: _Job) -> None:
-        with self._changed:
-            self._queue.append(job)
-            self._changed.notify()
+        self._queue.put(job)
 
     # From here on the log's own thread.
 
@@ -173,15 +172,15 @@ class DiskLog:
 
     def _take(self, wait_seconds: float | None) -> list[_Job]:
         """All that waits; nothing only when the log is to end, or the time is over."""
-        with self._changed:
-            if wait_seconds is not None:
-                if not self._stopping:
-                    self._changed.wait(wait_seconds)
-            else:
-                while not self._queue and not self._stopping:
-                    self._changed.wait()
-            taken = list(self._queue)
-            self._queue.clear()
+        taken: list[_Job] = []
+        waits = not self._stopping
+        try:
+            while True:
+                job = self._queue.get(waits, wait_seconds)
+                waits = False
+                if job is not None:
+                    taken.append(job)
+        except Empty:
             return taken
 
     def _stored(self, jobs: list[_Job]) -> bool:
@@ -216,13 +215,13 @@ class DiskLog:
 
     def _checkpoint_if_due(self) -> None:
         """After the report, so that nobody waits for it."""
-        if self._file.connection.total_changes - self._changes_at_checkpoint >= _CHECKPOINT_AFTER_CHANGES:
+        if self._file.written_bytes - self._bytes_at_checkpoint >= _CHECKPOINT_AFTER_BYTES:
             self._checkpoint()
 
     def _checkpoint(self) -> None:
         """By hand, because SQLite's own keeps silent about an fsync that failed, and tries again another time."""
         connection = self._file.connection
-        self._changes_at_checkpoint = connection.total_changes
+        self._bytes_at_checkpoint = self._file.written_bytes
         try:
             connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
         except sqlite3.Error as error:

@@ -18,6 +18,7 @@ from callfs.cluster.forming import Forming
 from callfs.cluster.identity import PeerIdentity
 from callfs.cluster.interfaces import (
     Applied,
+    ChangeRefused,
     ClusterStatus,
     IReplicator,
     IStateMachine,
@@ -94,6 +95,7 @@ class RaftNode:
         self._failed = failed
         self._stored: StoredLog | None = None
         self._cluster_id = ""
+        self._forming: Forming | None = None
         self._running: Running | None = None
         self._starting: Deferred[None] | None = None
         self._opened: Deferred[None] | None = None
@@ -124,11 +126,7 @@ class RaftNode:
         try:
             saved = with_state(stored.saved, meta)
         except ValueError as error:
-            raise LogUnusable(
-                f"the state of this raft node is older than its log ({error}). Remove the node from the cluster "
-                f"('callfs cluster remove {self._settings.node_id}'), move {self._disk_log.folder} away, and let "
-                "it join again ('callfs cluster join')"
-            ) from error
+            raise self._unfit(f"the state of this raft node is older than its log ({error})") from error
         self._transport_started = True
         await self._transport.start(self._identity, self)
         forms = self._settings.bootstrap and not self._cluster_id and saved == Saved()
@@ -136,11 +134,18 @@ class RaftNode:
             saved = await self._form()
         self._run(saved, campaign=forms)
 
+    def _unfit(self, finding: str) -> LogUnusable:
+        return LogUnusable(
+            f"{finding}. Remove the node from the cluster ('callfs cluster remove {self._settings.node_id}'), move "
+            f"{self._disk_log.folder} away, and let it join again ('callfs cluster join')"
+        )
+
     async def _form(self) -> Saved:
         """Find the other nodes, and write down who they are."""
         cluster_id = new_store_id(self._token_bytes)
-        forming = Forming(self._settings, self._identity(), self._transport, self._reactor)
-        write = first_write(await forming.membership(cluster_id))
+        self._forming = Forming(self._settings, self._identity(), self._transport, self._reactor)
+        write = first_write(await self._forming.membership(cluster_id))
+        self._forming = None
         await self._to_its_end(
             deferToThreadPool(self._reactor, self._pool, self._disk_log.begin, cluster_id, write)
         )
@@ -162,13 +167,16 @@ class RaftNode:
 
     def _run(self, saved: Saved, campaign: bool) -> None:
         assert self._stored is not None
-        core = Core(
-            node_id=self._settings.node_id,
-            disk_id=self._stored.identity.disk_id,
-            saved=saved,
-            settings=self._settings.core_settings(),
-            random=self._random,
-        )
+        try:
+            core = Core(
+                node_id=self._settings.node_id,
+                disk_id=self._stored.identity.disk_id,
+                saved=saved,
+                settings=self._settings.core_settings(),
+                random=self._random,
+            )
+        except ValueError as error:
+            raise self._unfit(f"the raft log of this node contradicts itself ({error})") from error
         self._running = Running(
             core,
             self._identity,
@@ -184,6 +192,11 @@ class RaftNode:
             halted=self._halt,
         )
         self._running.start(campaign)
+
+    def wind_down(self) -> None:
+        """Let nobody wait any more for what can't come; :meth:`stop` follows when what is under way has ended."""
+        if self._running is not None:
+            self._running.wind_down()
 
     def stop(self) -> Deferred[None]:
         """Hand the leadership over, refuse what waits, and close everything; a second call waits for the first."""
@@ -290,9 +303,27 @@ class RaftNode:
 
     async def _ask_leader(self, asking: Asking) -> Changed:
         running = self._taking_part()
+        if not self._stopped_because and not self._cluster_id and self._stored is not None:
+            raise ChangeRefused("no_cluster", self._why_no_cluster())
         if isinstance(running, Exception):
             raise running
+        if running.core.status().removed:
+            raise ChangeRefused(
+                "removed", f"node {self._settings.node_id} was removed from its cluster: ask one of its members"
+            )
         return await running.leadership.ask(asking, running.answers, self._identity())
+
+    def _why_no_cluster(self) -> str:
+        name = self._settings.node_id
+        if self._running is None and self._settings.bootstrap:
+            return (
+                f"node {name} is forming a cluster, and waits for all nodes of its raft.peers: see that they run, "
+                "and ask again when it leads"
+            )
+        return (
+            f"node {name} belongs to no cluster itself: ask a node that does, or let one form a cluster first, by "
+            "raft.bootstrap: true in its configuration"
+        )
 
     def _taking_part(self) -> Running | MetadataUnavailable:
         if self._stopped_because:
@@ -303,12 +334,20 @@ class RaftNode:
 
     def admit(self, peer: PeerIdentity) -> str | None:
         """Everybody who knows the secret; what counts is decided by the core, by node and disk."""
+        if self._forming is not None:
+            self._forming.heard(peer)
         return "stopped" if self._stopped_because else None
 
     def opened(self, peer: PeerIdentity) -> None:
         """A peer was reached."""
         if self._running is not None:
             self._running.wake()
+
+    def reached_by(self, peer: PeerIdentity) -> None:
+        """A peer has reached this node, and says where it is itself."""
+        # One that was stopped before it heard of its cluster is a member all the same: its disk says so.
+        if self._running is not None and not self._stopped_because and self._cluster_id:
+            self._running.reached_by(peer)
 
     def message(self, peer: PeerIdentity, payload: bytes) -> None:
         """

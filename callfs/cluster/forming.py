@@ -14,14 +14,17 @@ from callfs.cluster.identity import PeerIdentity
 from callfs.cluster.interfaces import ITransport
 from callfs.cluster.link import Unsent
 from callfs.cluster.settings import ClusterSettings
+from callfs.cluster.unusable import CannotTakePart
 from callfs.deferreds import returns_deferred
 from callfs.raft.membership import Member, Membership
 
 PROBE_SECONDS = 3.0
 _PAUSE_SECONDS = 0.5
+LOOK_SECONDS = 2.5
+"""How long members have to make themselves heard: they dial one that is gone at least every second."""
 
 
-class CannotForm(Exception):
+class CannotForm(CannotTakePart):
     """No cluster may be formed; the message is for the operator."""
 
 
@@ -44,15 +47,22 @@ class Forming:
         self._identity = identity
         self._transport = transport
         self._clock = clock
+        self._member: PeerIdentity | None = None
+
+    def heard(self, peer: PeerIdentity) -> None:
+        """Somebody has reached this node. Members of a cluster look for those they know, not for strangers."""
+        if peer.cluster_id:
+            self._member = self._member or peer
 
     @returns_deferred
     async def membership(self, cluster_id: str) -> Membership:
         """
-        Wait for all nodes.
+        Wait for all nodes; where there are no others, for members of a cluster that this node has been in.
 
         :param cluster_id: of the new cluster.
         :return: all of them, as voters.
-        :raises CannotForm: one belongs to a cluster already, is another one than configured, or has another secret.
+        :raises CannotForm: one belongs to a cluster already, is another one than configured, or has another secret;
+            or a member of a cluster is looking for this node, which has lost its log then.
         """
         settings = self._settings
         others = {name: address for name, address in settings.peers.items() if name != settings.node_id}
@@ -64,9 +74,21 @@ class Forming:
         finally:
             for each in finding:
                 each.cancel()
+        if not others:
+            await deferLater(self._clock, LOOK_SECONDS)
+        self._check_unknown()
         own = _member(self._identity, settings.raft_address, settings.api_peer_endpoints)
         members = [own, *(_member(each, others[each.node_id], settings.api_peer_endpoints) for each in found)]
         return Membership(cluster_id, tuple(sorted(members, key=lambda member: member.node_id)))
+
+    def _check_unknown(self) -> None:
+        if self._member is not None:
+            raise CannotForm(
+                f"this node is to begin a new cluster (raft.bootstrap), but node {self._member.node_id} at "
+                f"{self._member.raft_address} belongs to one and is looking for it: it seems to be a member that "
+                f"has lost its log. Set raft.bootstrap to false, remove the node there ('callfs cluster remove "
+                f"{self._settings.node_id}'), and let it join again ('callfs cluster join')"
+            )
 
     def _found(self, node_id: str, address: str) -> Deferred[PeerIdentity]:
         return Deferred.fromCoroutine(self._find(node_id, address))
@@ -76,11 +98,12 @@ class Forming:
         while True:
             try:
                 peer = await self._transport.probe(address, node_id, PROBE_SECONDS)
-            except HandshakeRefused as error:
-                raise CannotForm(
-                    f"can't form a cluster with node {node_id} at {address}: {WHY_REFUSED.get(error.reason, error)}"
-                ) from error
-            except Unsent as error:
+            except (HandshakeRefused, Unsent) as error:
+                if isinstance(error, HandshakeRefused) and error.reason in WHY_REFUSED:
+                    raise CannotForm(
+                        f"can't form a cluster with node {node_id} at {address}: {WHY_REFUSED[error.reason]}"
+                    ) from error
+                # Any other reason, such as that it is just stopping, is one that passes.
                 if not told:
                     told = True
                     self._log.info(
@@ -106,6 +129,7 @@ WHY_REFUSED: Mapping[str, str] = {
     "node": "another node answers at this address",
     "secret": "its internal secret (auth.internal_proxy_secret) is another one",
     "self": "this is the node that was asked, or a copy of its disk",
+    "twin": "a node of its name is there already, at another address",
     "version": "its version of CallFS is too old or too new",
 }
 """For the operator, by the code of a refused handshake."""

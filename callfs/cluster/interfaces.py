@@ -12,11 +12,12 @@ from zope.interface import Attribute, Interface
 
 from callfs.cluster.identity import PeerIdentity
 from callfs.cluster.requests import Request
+from callfs.cluster.unusable import CannotTakePart
 from callfs.raft.boundary import SnapshotMeta, Status
 from callfs.raft.membership import Member, Membership
 
 
-class Applied(msgspec.Struct, frozen=True):
+class Applied(msgspec.Struct, frozen=True, gc=False):
     """
     What became of a proposal.
 
@@ -53,7 +54,8 @@ class ChangeRefused(Exception):
     A membership change or a transfer wasn't made; nothing has changed.
 
     :param reason: a code (of :class:`callfs.raft.boundary.Refusal` in lower case, or ``unreachable``, ``node``,
-        ``secret``, ``cluster``, ``self``, ``version``, ``timeout``).
+        ``secret``, ``cluster``, ``self``, ``version``, ``timeout``; ``no_cluster`` and ``removed`` when the node
+        that is asked belongs to none, or doesn't any more).
     """
 
     def __init__(self, reason: str, message: str) -> None:
@@ -127,7 +129,7 @@ class IReplicator(Interface):
         """
 
 
-class Step(msgspec.Struct, frozen=True):
+class Step(msgspec.Struct, frozen=True, gc=False):
     """
     A committed entry as a state machine gets it. It is always recorded as applied; at most one of the last two is
     set.
@@ -155,7 +157,7 @@ Outcome = bytes | ClientForgotten | None
 """Of a step: the result of its command, or nothing for a step without one."""
 
 
-class StateUnusable(Exception):
+class StateUnusable(CannotTakePart):
     """
     The state can't be opened, or doesn't go on (corrupt, an I/O error, a command of an unknown kind).
 
@@ -249,6 +251,9 @@ class Receiver(Protocol):
 
     def opened(self, peer: PeerIdentity) -> None:
         """This node reached a peer."""
+
+    def reached_by(self, peer: PeerIdentity) -> None:
+        """A peer reached this node."""
 
     def message(self, peer: PeerIdentity, payload: bytes) -> None:
         """A peer sent a message."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from callfs.cluster.durations import Durations
 from callfs.raft.boundary import Role, Status
 
 # Seconds. An fsync takes from 20 microseconds (a disk with a protected cache) to a second (one that is failing).
@@ -68,7 +69,7 @@ class ClusterMetrics:
         self._proposals = Counter(
             "callfs_raft_proposals_total", "Proposals that have ended, by how.", ["outcome"], registry=registry
         )
-        self._proposal_seconds = Histogram(
+        self._proposal_seconds = Durations(
             "callfs_raft_proposal_duration_seconds",
             "From a proposal to its result.",
             buckets=PROPOSAL_BUCKETS,
@@ -93,8 +94,8 @@ class ClusterMetrics:
             registry=registry,
         )
         self._peers: set[str] = set()
-        # Looked up once: the library's own look-up costs more than the counting, and every change is counted.
-        self._ended: dict[str, Counter] = {}
+        # Looked up once: the library's own look-up costs more than the counting.
+        self._applied = self._proposals.labels("applied")
 
     def peer_connected(self, node_id: str, connected: bool) -> None:
         """The way to a peer is open, or isn't any more."""
@@ -110,11 +111,13 @@ class ClusterMetrics:
         self._refused.labels(reason if reason in _REASONS else "other").inc()
 
     def raft_proposal(self, outcome: str, seconds: float) -> None:
-        """A proposal has ended."""
-        ended = self._ended.get(outcome)
-        if ended is None:
-            ended = self._ended[outcome] = self._proposals.labels(outcome)
-        ended.inc()
+        """A proposal has ended without a result."""
+        self._proposals.labels(outcome).inc()
+        self._proposal_seconds.observe((seconds,))
+
+    def raft_applied(self, seconds: Sequence[float]) -> None:
+        """Proposals have been applied."""
+        self._applied.inc(len(seconds))
         self._proposal_seconds.observe(seconds)
 
     def raft_snapshot(self, event: str) -> None:

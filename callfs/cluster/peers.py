@@ -9,6 +9,7 @@ from twisted.internet.defer import CancelledError, Deferred, gatherResults, mayb
 from twisted.internet.endpoints import HostnameEndpoint, serverFromString
 from twisted.internet.interfaces import IListeningPort, IStreamClientEndpoint
 from twisted.internet.protocol import Factory
+from twisted.logger import Logger
 from zope.interface import implementer
 
 from callfs.cluster.connections import Dropped, IncomingConnection
@@ -40,6 +41,8 @@ class PeerTransport:
     :param dual_stack: whether ``:port`` may listen on ``::`` for IPv4, too.
     """
 
+    _log = Logger()
+
     def __init__(
         self,
         bind_address: str,
@@ -68,6 +71,7 @@ class PeerTransport:
         self._incoming: dict[str, IncomingConnection] = {}
         # Dictionaries as sets that keep their order.
         self._accepted: dict[IncomingConnection, None] = {}
+        self._twins: tuple[str, str, str] | None = None
         self._all_gone: Deferred[None] | None = None
         self._running = False
 
@@ -222,9 +226,7 @@ class PeerTransport:
         if len(silent) >= MAX_UNPROVEN:
             # The one that has waited longest: a peer's handshake takes two round trips.
             silent[0].drop(Dropped("crowded"))
-        handshake = Acceptor(
-            self._identity(), self._secrets(), self._token_bytes(NONCE_BYTES), self._receiver.admit
-        )
+        handshake = Acceptor(self._identity(), self._secrets(), self._token_bytes(NONCE_BYTES), self._admit)
         connection = IncomingConnection(
             self._reactor,
             self._timing.idle_seconds,
@@ -237,6 +239,26 @@ class PeerTransport:
         self._accepted[connection] = None
         return connection
 
+    def _admit(self, peer: PeerIdentity) -> str | None:
+        """
+        A node isn't in two places. One that moved has left its old place, or falls silent there; so whoever comes
+        while that one is heard is a copy of it, whose words mustn't be taken for its own.
+        """
+        earlier = self._incoming.get(peer.node_id)
+        if earlier is None or earlier.peer is None or earlier.peer.raft_address == peer.raft_address:
+            return self._receiver.admit(peer)
+        places = (peer.node_id, earlier.peer.raft_address, peer.raft_address)
+        if self._twins != places:
+            self._twins = places
+            self._log.error(
+                "node {node} is at {known}, and a copy of it at {other}: stop the one that is too much",
+                event="raft_twin",
+                node=peer.node_id,
+                known=earlier.peer.raft_address,
+                other=peer.raft_address,
+            )
+        return "twin"
+
     def _came_in(self, connection: IncomingConnection) -> None:
         assert connection.peer is not None
         node_id = connection.peer.node_id
@@ -244,6 +266,7 @@ class PeerTransport:
         self._incoming[node_id] = connection
         if earlier is not None:
             earlier.drop(Dropped("replaced"))
+        self._receiver.reached_by(connection.peer)
 
     def _went(self, connection: IncomingConnection, reason: Exception | None) -> None:
         self._accepted.pop(connection, None)

@@ -75,17 +75,24 @@ class Install(_Value, frozen=True, array_like=True, tag=8):
     sha256: bytes
 
 
-Asking = Forward | Join | Remove | Announce | Transfer | Offer | Chunk | Install
+class Sighted(_Value, frozen=True, array_like=True, tag=9):
+    """The asker reaches a member there, where the membership doesn't have it; answered by :class:`Changed`."""
+
+    node_id: str
+    raft_address: str
 
 
-class Place(_Value, frozen=True, array_like=True, tag=1):
+Asking = Forward | Join | Remove | Announce | Transfer | Offer | Chunk | Install | Sighted
+
+
+class Place(_Value, frozen=True, array_like=True, tag=1, gc=False):
     """Where a request is in the log."""
 
     term: Count
     index: Count
 
 
-class Refused(_Value, frozen=True, array_like=True, tag=2):
+class Refused(_Value, frozen=True, array_like=True, tag=2, gc=False):
     """Why a request isn't in the log: a name of ``callfs.raft.boundary.Refusal``, ``TOO_NEW``, ``MALFORMED``."""
 
     reason: str

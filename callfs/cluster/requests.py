@@ -37,7 +37,7 @@ NONCE_BYTES = 16
 Number = Annotated[int, msgspec.Meta(ge=0, le=2**62)]
 
 
-class Request(msgspec.Struct, frozen=True, array_like=True):
+class Request(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """
     A command with its envelope.
 

@@ -21,6 +21,7 @@ from callfs.cluster.connections import DeclinedQuestion
 from callfs.cluster.disklog import DiskLog
 from callfs.cluster.identity import PeerIdentity
 from callfs.cluster.interfaces import ISnapshot, IStateMachine, ITransport, Outcome, StateUnusable, Step
+from callfs.cluster.leaderless import Founding, WindingDown
 from callfs.cluster.observing import Chronicle, ClusterObserver
 from callfs.cluster.proposals import Proposals
 from callfs.cluster.settings import ClusterSettings
@@ -70,6 +71,10 @@ class Running:
         halted: Callable[[str], None],
     ) -> None:
         self.core = core
+        self._founding = Founding(core)
+        self._winding_down = WindingDown(
+            core, reactor.seconds, settings.election_timeout_seconds, self._refuse_what_waits
+        )
         self.full_log = self.full_state = False
         self._settings = settings
         self._reactor = reactor
@@ -79,7 +84,7 @@ class Running:
         self._halted = halted
         self._stopping = False
         node_id = settings.node_id
-        self._acquaintances = Acquaintances(node_id, transport, reactor.seconds)
+        self._acquaintances = Acquaintances(node_id, transport, reactor.seconds, settings.peers)
         self._applier = Applier(state, reactor, applied=self._applied, failed=self._halt, full=self._state_full)
         self.proposals = Proposals(
             seconds=reactor.seconds,
@@ -117,7 +122,7 @@ class Running:
             election_seconds=settings.election_timeout_seconds,
             wake=self.wake,
         )
-        self.answers = Answers(core, self._changes, self._receiving)
+        self.answers = Answers(core, self._changes, self._receiving, heard_of=self._acquaintances.heard_of)
         self.leadership = Leadership(
             core, node_id, transport, reactor, timeout_seconds=settings.apply_timeout_seconds
         )
@@ -142,6 +147,7 @@ class Running:
             reactor,
             identity=identity,
             cut=self._checkpoint,
+            sightings=self._acquaintances.sightings,
             announce=lambda asking: self.leadership.ask(asking, self.answers, identity()),
             observer=observer,
         )
@@ -154,11 +160,13 @@ class Running:
         """
         Begin to take part.
 
-        :param campaign: at once, rather than when nobody else does.
+        :param campaign: at once, and again until somebody leads, rather than when nobody else does.
         """
         self._disk_log.start(self)
         if campaign:
-            self.core.campaign()
+            self._founding.begin()
+        if not self.core.membership.members:
+            self._acquaintances.begin()
         self._ticking.start(self._settings.tick_seconds, now=False)
         self._watching.start(self._settings.heartbeat_interval_seconds, now=False)
         self.wake()
@@ -166,6 +174,10 @@ class Running:
     def wake(self) -> None:
         """There is something to do."""
         self._turns.wake()
+
+    def wind_down(self) -> None:
+        """This node is about to stop: nobody waits for a leader any more who won't come."""
+        self._winding_down.begin()
 
     @returns_deferred
     async def hand_over(self) -> None:
@@ -187,11 +199,9 @@ class Running:
             if each.running:
                 each.stop()
         self._turns.stop()
-        self.proposals.close(_STOPPED)
-        self.reads.close(_STOPPED)
+        self._refuse_what_waits()
         self._changes.stop()
         self.answers.stop()
-        self.leadership.stop()
         # First: a state that came in waits for what is being applied, which a full disk may hold up for ever.
         applied = self._applier.stop()
         await self._sending.stop()
@@ -214,6 +224,10 @@ class Running:
         self._acquaintances.met(peer)
         self._turns.guarded(self.core.step, Sender(peer.node_id, peer.disk_id), message)
         self.wake()
+
+    def reached_by(self, peer: PeerIdentity) -> None:
+        """A peer of this cluster has made a connection to this node."""
+        self._acquaintances.reached_by(peer)
 
     def asked(self, peer: PeerIdentity, payload: bytes) -> Deferred[bytes]:
         """A peer of this cluster asks."""
@@ -329,6 +343,14 @@ class Running:
     def _is_stopping(self) -> bool:
         return self._stopping
 
+    def _refuse_what_waits(self) -> None:
+        self.proposals.close(_STOPPED)
+        self.reads.close(_STOPPED)
+        self.leadership.stop()
+
     def _watch(self) -> None:
-        self._acquaintances.forget()
+        if self._founding.look():
+            self.wake()
+        self._winding_down.look()
+        self._acquaintances.look()
         self._upkeep.look(self._halt)

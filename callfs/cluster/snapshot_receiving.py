@@ -109,7 +109,15 @@ class SnapshotReceiving:
         if self._offset != offer.size:
             return Wanted(self._offset, False)
         path = self._path(offer)
-        if not await self._in_thread(_is_whole, path, offer):
+        try:
+            whole = await self._in_thread(_is_whole, path, offer)
+        except OSError as error:
+            # After a failed fsync nobody knows what is on the disk, and the next one may say that all is well.
+            self._log.error("can't make a state durable that came in: {error}", error=str(error))
+            self._offer = None
+            await self._in_thread(_remove, path)
+            raise DeclinedQuestion("disk") from error
+        if not whole:
             self._log.error("a state came in damaged: it is fetched anew", event="raft_snapshot_damaged")
             self._offset = 0
             await self._in_thread(_remove, path)

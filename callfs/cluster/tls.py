@@ -25,10 +25,12 @@ from twisted.internet.ssl import (
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from zope.interface import implementer
 
+from callfs.cluster.unusable import CannotTakePart
+
 _PEM_CERTIFICATE = re.compile(rb"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
 
 
-class TLSUnusable(Exception):
+class TLSUnusable(CannotTakePart):
     """The files of ``raft.tls_*`` can't be used; the message is for the operator."""
 
 

@@ -8,7 +8,7 @@ waits when there is none.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import msgspec
 from twisted.internet.defer import Deferred
@@ -25,11 +25,12 @@ from callfs.cluster.interfaces import ITransport
 from callfs.cluster.link import DeclinedByPeer, Unsent
 from callfs.cluster.observing import Chronicle
 from callfs.cluster.proposals import MAX_FORWARDED_BYTES, Proposal, Proposals
-from callfs.cluster.questions import Forward, NotUnderstood, Place, Places, Refused, decode_reply, encode
+from callfs.cluster.questions import Forward, NotUnderstood, Places, decode_reply, encode
 from callfs.cluster.snapshot_sending import SnapshotSending
 from callfs.cluster.waiting_reads import WaitingReads
 from callfs.raft.boundary import Ready
 from callfs.raft.core import Core
+from callfs.raft.messages import Message, Outgoing
 
 _encode = msgspec.msgpack.Encoder().encode
 
@@ -80,10 +81,11 @@ class Turns:
         self._due: IDelayedCall | None = None
         self._asked: dict[Deferred[bytes], str] = {}
         self._stopped = False
+        self._in_turn = False
 
     def wake(self) -> None:
-        """There is something to do when this turn of the reactor ends."""
-        if self._due is None and not self._stopped:
+        """There is something to do when this turn of the reactor ends; what comes up in one is done in it."""
+        if self._due is None and not self._stopped and not self._in_turn:
             self._due = self._clock.callLater(0, self._turn)
 
     def tick(self) -> None:
@@ -115,25 +117,34 @@ class Turns:
 
     def _turn(self) -> None:
         self._due = None
+        self._in_turn = True
         self.guarded(self._work)
+        self._in_turn = False
+        if self._reads.are_due:
+            self.wake()
 
     def _work(self) -> None:
-        self._propose()
+        # Once a turn: where no other node is asked, who reads again and again would never let go of the reactor.
         for token in self._reads.take():
             self._core.read(token)
-        while not self._stopped and (ready := self._core.ready()) is not None:
+        while not self._stopped:
+            self._propose()
+            ready = self._core.ready()
+            if ready is None:
+                return
+            # Who gets a result may ask for the next thing at once.
             self._carry_out(ready)
 
     def _carry_out(self, ready: Ready) -> None:
         if ready.membership is not None:
             self._acquaintances.know(ready.membership)
             self._chronicle.membership(ready.membership)
-        for outgoing in ready.messages:
-            self._transport.send(outgoing.to, _encode(outgoing.message))
+        self._send(ready.messages)
         if ready.write is not None:
             self._disk_log.write(ready.write)
         if ready.committed:
-            self._applier.add(ready.committed)
+            # A write goes first: its thread needs the interpreter for a moment, and somebody waits for the disk.
+            self._applier.add(ready.committed, later=ready.write is not None)
         if ready.reads:
             self._reads.safe(ready.reads)
         if ready.failed_reads:
@@ -145,8 +156,15 @@ class Turns:
             self._forget_former_leaders()
             self._proposals.try_again()
             self._reads.try_again()
-            # What waited for a leader goes now.
-            self.wake()
+
+    def _send(self, messages: Sequence[Outgoing]) -> None:
+        """What several peers get is encoded once."""
+        encoded: Message | None = None
+        for outgoing in messages:
+            if outgoing.message is not encoded:
+                encoded = outgoing.message
+                payload = _encode(encoded)
+            self._transport.send(outgoing.to, payload)
 
     def _propose(self) -> None:
         leader = self._core.leader
@@ -156,7 +174,9 @@ class Turns:
         if not batch:
             return
         if leader == self._node_id:
-            self._report(batch, place(self._core, [data for _, data in batch]))
+            own = [proposal for proposal, _ in batch]
+            requests, versions = [data for _, data in batch], [proposal.version for proposal in own]
+            self._proposals.reported(own, place(self._core, requests, versions))
             return
         for part in _parts(batch):
             self._forward(leader, part)
@@ -186,7 +206,7 @@ class Turns:
         except NotUnderstood:
             reply = None
         if isinstance(reply, Places) and len(reply.outcomes) == len(batch):
-            self._report(batch, reply.outcomes)
+            self._proposals.reported([proposal for proposal, _ in batch], reply.outcomes)
         else:
             for proposal, _ in batch:
                 self._proposals.unanswered(proposal)
@@ -199,13 +219,6 @@ class Turns:
                 self._proposals.refused(proposal, "NOT_LEADER")
             else:
                 self._proposals.unanswered(proposal)
-
-    def _report(self, batch: Batch, outcomes: list[Place | Refused] | tuple[Place | Refused, ...]) -> None:
-        for (proposal, _), outcome in zip(batch, outcomes, strict=True):
-            if isinstance(outcome, Place):
-                self._proposals.placed(proposal, outcome)
-            else:
-                self._proposals.refused(proposal, outcome.reason)
 
 
 def _parts(batch: Batch) -> list[Batch]:

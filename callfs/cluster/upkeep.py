@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from callfs.cluster.identity import PeerIdentity
-from callfs.cluster.interfaces import StateUnusable
+from callfs.cluster.interfaces import ChangeRefused, StateUnusable
 from callfs.cluster.observing import ClusterObserver
-from callfs.cluster.questions import Announce
+from callfs.cluster.questions import Announce, Sighted
 from callfs.cluster.settings import ClusterSettings
 from callfs.errors import InsufficientStorage
 from callfs.raft.boundary import Status
@@ -28,7 +28,8 @@ class Upkeep:
     """
     :param identity: this node as it is.
     :param cut: makes the state durable and cuts the log.
-    :param announce: asks the leader to change the membership.
+    :param sightings: the members that were found where the membership doesn't have them, and where.
+    :param announce: asks the leader to change the membership, or tells it of a sighting.
     """
 
     _log = Logger()
@@ -41,7 +42,8 @@ class Upkeep:
         *,
         identity: Callable[[], PeerIdentity],
         cut: Callable[[], Deferred[None]],
-        announce: Callable[[Announce], Deferred[Any]],
+        sightings: Callable[[], Mapping[str, str]],
+        announce: Callable[[Announce | Sighted], Deferred[Any]],
         observer: ClusterObserver,
     ) -> None:
         self._core = core
@@ -50,12 +52,15 @@ class Upkeep:
         self._clock = clock
         self._identity = identity
         self._cut = cut
+        self._sightings = sightings
         self._announce = announce
         self._observer = observer
         self._cut_at = clock.seconds()
         self._cut_index = core.status().first_index - 1
         self._cutting: Deferred[None] | None = None
         self._announcing = False
+        self._telling = False
+        self._refusal = ""
         self._wiped: set[str] = set()
         self._strange_seconds = 0.0
         self._told_at = self._announced_at = clock.seconds()
@@ -74,6 +79,7 @@ class Upkeep:
         if now - self._announced_at >= _ANNOUNCE_SECONDS and not self._announcing:
             self._announced_at = now
             self._announce_if_due(status)
+            self._tell_of_sightings(status)
 
     def settled(self) -> Deferred[None]:
         """Fires when nothing is under way."""
@@ -89,9 +95,9 @@ class Upkeep:
         for node_id in sorted(wiped - self._wiped):
             self._observer.error("raft", "other_disk")
             self._log.error(
-                "node {node} answers from another disk than it joined with, so it doesn't count: if its data was "
-                "lost or restored, remove it ('callfs cluster remove {node}'), empty its raft.data_dir, and let it "
-                "join again ('callfs cluster join' there)",
+                "node {node} answers from another disk than it joined with, or lacks what it acknowledged, so it "
+                "doesn't count: if its data was lost or restored, remove it ('callfs cluster remove {node}'), "
+                "empty its raft.data_dir, and let it join again ('callfs cluster join' there)",
                 event="raft_other_disk",
                 node=node_id,
             )
@@ -164,7 +170,33 @@ class Upkeep:
         def ended(result: object) -> None:
             self._announcing = False
             if isinstance(result, Failure):
-                self._log.debug("couldn't announce this node's addresses: {error}", error=str(result.value))
+                self._say_not_announced(result)
 
         endpoint = own.api_endpoint or known.api_endpoint
         self._announce(Announce(own.raft_address, endpoint, own.command_version)).addBoth(ended)
+
+    def _say_not_announced(self, failure: Failure) -> None:
+        error = failure.value
+        if isinstance(error, ChangeRefused) and error.message != self._refusal:
+            self._refusal = error.message
+            self._log.warn(
+                "the cluster doesn't take this node's addresses: {reason}. See to raft.advertise_addr",
+                event="raft_addresses_refused",
+                reason=error.message,
+            )
+        else:
+            self._log.debug("couldn't announce this node's addresses: {error}", error=str(error))
+
+    def _tell_of_sightings(self, status: Status) -> None:
+        """A leader may not know where a member is that moved and reached only others."""
+        if self._telling or status.leader in (None, self._settings.node_id):
+            return
+        asking = [self._announce(Sighted(*sighting)) for sighting in self._sightings().items()]
+        if not asking:
+            return
+        self._telling = True
+
+        def ended(_: object) -> None:
+            self._telling = False
+
+        DeferredList(asking, consumeErrors=True).addBoth(ended)

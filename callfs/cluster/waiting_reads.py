@@ -53,6 +53,11 @@ class WaitingReads:
         self._gathering.waiting.append(read)
         return read
 
+    @property
+    def are_due(self) -> bool:
+        """Whether :meth:`take` has something."""
+        return bool(self._due)
+
     def take(self) -> Sequence[int]:
         """Tokens to ask raft for."""
         due, self._due, self._gathering = self._due, [], None

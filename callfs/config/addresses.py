@@ -149,6 +149,11 @@ def default_base_url(listen_addr: str, scheme: str) -> str:
     return f"{scheme}://{HostPort(host, address.port)}"
 
 
+def is_localhost(url: str) -> bool:
+    """Whether a base URL names ``localhost``, which is another machine for everybody who reads it."""
+    return urlsplit(url).hostname == "localhost"
+
+
 def _tcp_address(listen_addr: str) -> HostPort | None:
     if not is_endpoint_string(listen_addr):
         return parse_host_port(listen_addr)

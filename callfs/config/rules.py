@@ -40,7 +40,24 @@ def rule_warnings(config: Config) -> list[str]:
     warnings += [
         f"auth.admins[{i}]: this user has no key" for i, user in enumerate(config.auth.admins) if user not in known
     ]
+    if config.is_url_guessed and _has_neighbours(config):
+        warnings.append(guessed_url_warning(config))
     return warnings
+
+
+def _has_neighbours(config: Config) -> bool:
+    """Whether the configuration says by itself that there are other nodes, or shall be."""
+    named = config.instance_discovery.peer_endpoints.keys() - {config.instance_discovery.instance_id}
+    return config.raft_metadata or bool(named) or config.dlm.type == "redis"
+
+
+def guessed_url_warning(config: Config) -> str:
+    """What to say of a node that names itself ``localhost`` to others."""
+    return (
+        f"server.external_url isn't set: other nodes, and whoever gets a link, are told {config.external_url}, "
+        "which leads back to themselves. Set it to the URL at which they reach this node, for instance "
+        f"{'https' if config.tls else 'http'}://<its address>:8443"
+    )
 
 
 def _users(config: Config) -> Iterator[Problem]:

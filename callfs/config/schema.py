@@ -246,6 +246,12 @@ class Config:
         return given or addresses.default_base_url(self.server.listen_addr, scheme)
 
     @property
+    def is_url_guessed(self) -> bool:
+        """Whether :attr:`external_url` names ``localhost`` only because nothing says what others call this node."""
+        guessed = addresses.default_base_url(self.server.listen_addr, "http")
+        return self.server.external_url is None and addresses.is_localhost(guessed)
+
+    @property
     def raft_metadata(self) -> bool:
         """Whether raft runs: ``raft.enabled``, or implied by ``metadata_store.type``."""
         return self.raft.enabled or self.metadata_store.type == "raft"

@@ -12,6 +12,7 @@ from callfs.backends.interfaces import IBlobBackend
 from callfs.deferreds import returns_deferred
 from callfs.engine.routing import LOCAL_BACKEND
 from callfs.engine.waves import succeeded
+from callfs.errors import CallFSError
 from callfs.metadata.commands import DropGarbage
 from callfs.metadata.interfaces import IMetadataStore
 from callfs.model import Garbage
@@ -114,9 +115,13 @@ class GarbageQueue:
     async def _delete(self, row: Garbage) -> bool:
         try:
             await self._backend.delete(row.blob.id)
-        except Exception:
+        except Exception as error:
             self._metrics.garbage_failed(self._name)
-            _log.failure("blob {blob_id} could not be deleted", event="garbage_failed", blob_id=row.blob.id)
+            text = "blob {blob_id} could not be deleted; it is tried again"
+            if isinstance(error, CallFSError):
+                _log.warn(f"{text}: {{reason}}", event="garbage_failed", blob_id=row.blob.id, reason=error.message)
+            else:
+                _log.failure(text, event="garbage_failed", blob_id=row.blob.id)
             self._retries.setdefault(row.id, _Retry()).postpone(self._clock.seconds())
             return False
         self._retries.pop(row.id, None)

@@ -23,7 +23,7 @@ from callfs.engine.garbage import GarbageMetrics, GarbageQueue
 from callfs.engine.routing import LOCAL_BACKEND
 from callfs.engine.settings import JanitorSettings, microseconds
 from callfs.engine.sweep import Sweep, SweepMetrics
-from callfs.errors import MetadataUnavailable, ResourceLocked
+from callfs.errors import MetadataUnavailable, PeerUnavailable, ResourceLocked
 from callfs.locks.interfaces import ILockService
 from callfs.metadata.commands import PurgeLinks
 from callfs.metadata.interfaces import IMetadataStore
@@ -146,6 +146,13 @@ class Janitor(Service):
         await gatherResults([ended for _, ended in turns])
         await self._draining.run(lambda: None)
 
+    @returns_deferred
+    async def backend_came(self) -> None:
+        """A backend is there that couldn't be reached when this began: do what there was to do then."""
+        if self.running:
+            self.kick()
+            await self._guarded("set aside", self._put_back)
+
     def kick(self) -> None:
         """There may be garbage: look soon. Many kicks are one."""
         if self.running and self._kicked is None:
@@ -169,7 +176,7 @@ class Janitor(Service):
     async def _guarded(self, work: str, turn: Callable[[], Awaitable[None]]) -> None:
         try:
             await turn()
-        except MetadataUnavailable as error:
+        except (MetadataUnavailable, PeerUnavailable) as error:
             self._metrics.error("janitor", type(error).__name__)
             _log.warn(
                 "the janitor's work on {work} has to wait: {reason}",

@@ -7,12 +7,12 @@ from typing import TypeVar
 
 from twisted.logger import Logger
 
-from callfs.engine.arrangement import arranged, copy_at
+from callfs.engine.arrangement import arranged, copy_at, plain
 from callfs.engine.blobcopy import copy_blob, discard
 from callfs.engine.opening import Unreadable
 from callfs.engine.ports import Ports, Storage, locked
 from callfs.engine.routing import backend_of, backend_type, placement_for
-from callfs.errors import CallFSError, Conflict, InternalError, OutcomeUnknown, PeerUnavailable
+from callfs.errors import CallFSError, Conflict, ContentMoved, InternalError, OutcomeUnknown, PeerUnavailable
 from callfs.metadata.commands import Command, CreateFile, PutFile, Written
 from callfs.model import BlobRef, Placement
 
@@ -21,8 +21,11 @@ R = TypeVar("R")
 
 NamingCommand = CreateFile | PutFile
 
-_FOLLOWED = 4
-"""How often new content is brought to where its file has moved to meanwhile."""
+_FOLLOWED = 100
+"""
+How often content is tried to be named where its file has moved to meanwhile. All but the first few times its bytes
+are there already, so that a relocation would have to win a hundred races in a row.
+"""
 
 
 class Undecided(Exception):
@@ -89,74 +92,90 @@ async def name_content(
     """
     Give committed content its name; what is refused takes its bytes along. Not to be cancelled.
 
+    Where the file has come to be, or has moved, to another place while the bytes arrived, they follow it there. The
+    copies on the way are kept until one has its name: a file that goes to and fro is caught without copying again,
+    so that there are never more copies than places.
+
     :param blob: durable in all of its places.
     :param command: from the blob to the command that names it.
-    :param follows: where the file has come to be, or has moved, to another place while the bytes arrived, they
-        follow it there.
+    :param follows: ``False``: such a file is left to the caller.
+    :raises callfs.errors.ContentMoved: the file is elsewhere, and ``follows`` is false.
+    :raises callfs.errors.Conflict: the file moves on faster than it can be followed.
     """
-    for _ in range(_FOLLOWED):
-        try:
-            return await _name(ports, path, blob, command)
-        except Conflict as conflict:
-            if type(conflict) is not Conflict:
-                raise  # what is in the way is there for good, and the bytes are gone already
-            refusal = conflict
-        try:
-            followed = await _followed(ports, path, blob) if follows else None
-        except Exception:
-            await discard_all(ports, blob.copies())
-            raise
-        kept = set() if followed is None else {copy.id for copy in followed.copies()}
-        await discard_all(ports, [copy for copy in blob.copies() if copy.id not in kept])
-        if followed is None:
-            raise refusal
-        blob = followed
-    await discard_all(ports, blob.copies())
-    raise refusal
-
-
-async def _name(ports: Ports, path: str, blob: BlobRef, command: Callable[[BlobRef], NamingCommand]) -> Written:
-    """Name the content; after a conflict the bytes are there still, after any other refusal they aren't."""
+    made = [plain(copy) for copy in blob.copies()]
     try:
-        async with locked(ports, path):
-            ports.reached("write.before_command")
-            naming = command(blob)
-            written = await named(ports, path, [copy.id for copy in blob.copies()], naming)
+        for _ in range(_FOLLOWED):
+            try:
+                naming, written = await _name(ports, path, blob, command)
+                break
+            except ContentMoved:
+                if not follows:
+                    raise
+                blob = await _followed(ports, path, blob, made)
+        else:
+            raise Conflict(f"{path} is moved between places faster than new content can follow it: try again later")
     except Undecided as undecided:
+        await _discard_others(ports, made, blob)
         raise undecided.error from undecided.__cause__
-    except Exception as error:
-        if type(error) is not Conflict:
-            await discard_all(ports, blob.copies())
+    except Exception:
+        # Not "finally": what ends a coroutine without an error says nothing of the command that it has waited for.
+        await discard_all(ports, made)
         raise
+    await _discard_others(ports, made, blob)
+    _named(ports, naming, written)
+    return written
+
+
+async def _name(
+    ports: Ports, path: str, blob: BlobRef, command: Callable[[BlobRef], NamingCommand]
+) -> tuple[NamingCommand, Written]:
+    """
+    Name the content.
+
+    :raises Undecided: it isn't known whether the bytes have their name.
+    """
+    async with locked(ports, path):
+        ports.reached("write.before_command")
+        naming = command(blob)
+        return naming, await named(ports, path, [copy.id for copy in blob.copies()], naming)
+
+
+def _named(ports: Ports, naming: NamingCommand, written: Written) -> None:
+    """Say that it has happened. Whatever fails from here on, the bytes have their name."""
     ports.reached("write.after_command")
     ports.metrics.file_operation("create" if written.created else "update", backend_type(written.inode))
     if not written.created:
         ports.garbage_made()
     if naming.replicate is not None:
         ports.copies_ordered()
-    return written
 
 
-async def _followed(ports: Ports, path: str, blob: BlobRef) -> BlobRef | None:
-    """The same content where the file is by now; ``None`` when it is no other place that the conflict is about."""
+async def _followed(ports: Ports, path: str, blob: BlobRef, made: list[BlobRef]) -> BlobRef:
+    """
+    The same content where the file is by now.
+
+    :param made: all copies that there are; those that have to be made are added.
+    """
     inode = await ports.metadata.get(path)
-    if inode is None or inode.blob is None or inode.blob.placement == blob.placement:
-        return None
-    made: list[BlobRef] = []
+    if inode is None or inode.blob is None:
+        return blob  # it is gone, or a directory by now: the command decides
     copies: list[BlobRef] = []
-    try:
-        for placement in write_placements(ports, inode.blob.placement):
-            copy = copy_at(blob, placement)
-            if copy is None:
-                copy = await copy_blob(ports, path, blob, placement)
-                made.append(copy)
-            copies.append(copy)
-    except Exception as error:
-        await discard_all(ports, made)
-        if isinstance(error, Unreadable):
-            raise PeerUnavailable(f"the content of {path} can't be read back just now") from None
-        raise
+    for placement in write_placements(ports, inode.blob.placement):
+        copy = copy_at(arranged(made), placement)
+        if copy is None:
+            try:
+                copy = await copy_blob(ports, path, arranged(made), placement)
+            except Unreadable:
+                raise PeerUnavailable(f"the content of {path} can't be read back just now") from None
+            made.append(copy)
+        copies.append(copy)
     return arranged(copies)
+
+
+async def _discard_others(storage: Storage, made: Iterable[BlobRef], blob: BlobRef) -> None:
+    """Delete what was made on the way; the copies of ``blob`` have, or may have, their name."""
+    kept = {copy.id for copy in blob.copies()}
+    await discard_all(storage, [copy for copy in made if copy.id not in kept])
 
 
 async def discard_all(storage: Storage, copies: Iterable[BlobRef]) -> None:

@@ -12,7 +12,7 @@ from twisted.internet.defer import Deferred, DeferredLock
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from callfs.backends.interfaces import BlobMissing, IBlobReader
+from callfs.backends.interfaces import BlobMissing, HandedOver, IBlobReader, IHandingReader
 from callfs.deferreds import returns_deferred, with_timeout
 from callfs.engine.claims import claimed
 from callfs.engine.ports import Storage
@@ -92,10 +92,13 @@ class _Copies:
         )
 
 
-@implementer(IBlobReader)
+@implementer(IHandingReader)
 class ChangingReader:
     """
     A reader that goes on with another copy when the one it has fails, as long as there are others.
+
+    That counts for a connection that was handed over, too: what it didn't bring is read, and so comes from where it
+    can be had.
 
     Readers that failed are closed with the rest, at the end: reads on them may be under way still.
     """
@@ -121,6 +124,11 @@ class ChangingReader:
     def fileno(self) -> int | None:
         """See :meth:`IBlobReader.fileno`."""
         return self._reader.fileno()
+
+    def hand_over(self, offset: int, length: int) -> HandedOver | None:
+        """See :meth:`IHandingReader.hand_over`: where the copy that is being read can."""
+        reader = self._reader
+        return reader.hand_over(offset, length) if IHandingReader.providedBy(reader) else None
 
     def close(self) -> None:
         """See :meth:`IBlobReader.close`."""

@@ -33,13 +33,15 @@ class Presence(Service):
     Registers a node in the metadata store as long as it runs.
 
     A store that doesn't answer costs a sign of life and nothing else. That another root folder is registered under
-    this node's id by now means that two nodes have one id: it is said loudly, each time.
+    this node's id by now means that two nodes have one id, as when a node that hung has been replaced meanwhile: it
+    is said loudly, and the node must not go on, because what it takes in would be looked for on the other one.
 
     :param metadata: open.
     :param root_id: the identity of the root folder; ``None`` without one.
     :param api_endpoint: the base URL at which peers reach this node.
     :param now: the wall clock, an instant.
     :param clock: drives the turns.
+    :param displaced: told, with a message for the operator, that another root folder has this node's id by now.
     """
 
     def __init__(
@@ -52,6 +54,7 @@ class Presence(Service):
         now: Callable[[], int],
         clock: IReactorTime,
         metrics: PresenceMetrics,
+        displaced: Callable[[str], None],
         interval_seconds: float = HEARTBEAT_SECONDS,
     ) -> None:
         self._metadata = metadata
@@ -60,6 +63,7 @@ class Presence(Service):
         self._api_endpoint = api_endpoint
         self._now = now
         self._metrics = metrics
+        self._displaced = displaced
         self._interval_seconds = interval_seconds
         self._turns = LoopingCall(self._beat)
         self._turns.clock = clock
@@ -111,9 +115,23 @@ class Presence(Service):
                 reason=error.message,
                 instance_id=self._instance_id,
             )
+            await self._give_way(error.message)
         except CallFSError as error:
             self._metrics.error("presence", "heartbeat_failed")
             _log.warn("no sign of life could be given: {reason}", event="heartbeat_failed", reason=error.message)
         except Exception:
             self._metrics.error("presence", "heartbeat_failed")
             _log.failure("no sign of life could be given", event="heartbeat_failed")
+
+    async def _give_way(self, reason: str) -> None:
+        """Say that the node can't go on, if that is certain; a refusal has other causes, too."""
+        try:
+            registered = {instance.id: instance.root_id for instance in await self._metadata.instances()}
+        except CallFSError:
+            return  # the next turn asks again
+        if (
+            self.running
+            and self._root_id is not None
+            and registered.get(self._instance_id) not in (None, self._root_id)
+        ):
+            self._displaced(reason)

@@ -158,7 +158,7 @@ async def _write(
             raise
         failed = error
     placement = await decide()
-    if placement == guessed and type(failed) is not Conflict:
+    if placement == guessed and not isinstance(failed, Conflict):
         raise failed
     return await _store(ports, path, upload, placement, command)
 

@@ -75,8 +75,9 @@ class PutFile(Command[Written], frozen=True, kw_only=True, tag="put_file"):
     :raises callfs.errors.PreconditionFailed: as it says.
     :raises callfs.errors.NotAFile: a directory is there.
     :raises callfs.errors.ParentNotADirectory: an ancestor is a file.
-    :raises callfs.errors.Conflict: the blob is condemned; or the file's bytes have moved to a node or backend
-        other than the new blob's, so that the write has to be done again there.
+    :raises callfs.errors.Conflict: the blob is condemned.
+    :raises callfs.errors.ContentMoved: the file's bytes have moved to a node or backend other than the new blob's,
+        so that the write has to be done again there.
     """
 
     principal: Principal

@@ -10,7 +10,7 @@ from __future__ import annotations
 import msgspec
 
 from callfs.engine import access
-from callfs.errors import Conflict, NotAFile, PermissionDenied
+from callfs.errors import Conflict, ContentMoved, NotAFile, PermissionDenied
 from callfs.metadata.commands import CreateDirectory, CreateFile, PutFile, Written
 from callfs.metadata.facts import AddInode, ChangeInode, Decision, Facts, ReplaceBlob, Retention
 from callfs.metadata.places import Place, already_there, check_parents, find_place, new_directory, new_parents
@@ -40,9 +40,9 @@ def put_file(command: PutFile, facts: Facts) -> Decision:
         raise PermissionDenied(f"{command.path} belongs to another user")
     check_preconditions(place.inode, command.preconditions)
     if place.inode.blob.placement != command.blob.placement:
-        raise Conflict(f"the content of {command.path} has moved elsewhere meanwhile: try again")
+        raise ContentMoved(f"the content of {command.path} has moved elsewhere meanwhile: try again")
     _check_not_condemned(command.blob, facts)
-    return _new_content(command, place.inode)
+    return _new_content(command, place.inode, place.inode.blob)
 
 
 def create_directory(command: CreateDirectory, facts: Facts) -> Decision:
@@ -84,7 +84,7 @@ def _new_file(command: CreateFile | PutFile, place: Place, facts: Facts) -> Deci
     return Decision(Written(inode, created=True), (*effects, AddInode(inode), *replication))
 
 
-def _new_content(command: PutFile, old: Inode) -> Decision:
+def _new_content(command: PutFile, old: Inode, old_blob: BlobRef) -> Decision:
     """The file stays the same one: id, owner, mode and age; the directory that holds it isn't touched."""
     inode = msgspec.structs.replace(
         old,
@@ -97,7 +97,7 @@ def _new_content(command: PutFile, old: Inode) -> Decision:
     )
     retention = Retention(command.at, command.garbage_not_before_at)
     replication = queued(command.blob.id, inode.id, command.replicate, command.at)
-    effects = (ChangeInode(inode), ReplaceBlob(inode.id, command.blob, retention), *replication)
+    effects = (ChangeInode(inode), ReplaceBlob(inode.id, old_blob, command.blob, retention), *replication)
     return Decision(Written(inode, created=False), effects)
 
 

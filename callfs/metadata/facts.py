@@ -118,9 +118,12 @@ class ReplaceBlob(msgspec.Struct, frozen=True):
     """
     The inode's blob and its replicas become garbage, ``blob`` takes their place; what the replication queue has for
     the inode goes.
+
+    :param old: the blob that the inode has.
     """
 
     inode_id: str
+    old: BlobRef
     blob: BlobRef
     retention: Retention
 

@@ -31,7 +31,8 @@ def find_place(facts: Facts, path: str) -> Place:
     if chain[-1].path == path:
         return Place(path, chain[-1], chain[-2] if len(chain) > 1 else chain[-1])
     existing = len(chain)
-    return Place(path, None, chain[-1], tuple(paths.ancestors(path))[existing:])
+    missing = () if existing == paths.depth(path) else tuple(paths.ancestors(path))[existing:]
+    return Place(path, None, chain[-1], missing)
 
 
 def existing_inode(facts: Facts, path: str, directory_expected: bool = False) -> tuple[Inode, Inode]:
@@ -79,8 +80,8 @@ def new_parents(place: Place, parent_ids: tuple[str, ...], owner: str, at: int) 
     :param owner: to whom they belong.
     :return: the effects, and the id of the directory that shall hold the path itself.
     """
-    effects: list[Effect] = [TouchDirectory(place.above.id, at)]
     parent_id = place.above.id
+    effects: list[Effect] = [TouchDirectory(parent_id, at)]
     for inode_id, path in zip(parent_ids, place.missing, strict=False):
         effects.append(AddInode(new_directory(path, inode_id, parent_id, owner, at)))
         parent_id = inode_id

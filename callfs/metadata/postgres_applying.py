@@ -26,6 +26,12 @@ from callfs.metadata.postgres_pool import Attempt
 
 _MOST_OVERTAKINGS = 100
 _OVERTAKEN_PAUSE_SECONDS = 0.001
+_REMEMBERED_SECONDS = 1800.0
+"""Half as long as the server remembers for certain how a try ended; see ``postgres_commit.forget_applied``."""
+
+
+class _Forgotten(Exception):
+    """The server doesn't know of a try that is so old that it may have forgotten it."""
 
 
 class _Course:
@@ -118,6 +124,7 @@ class Applying:
         while not course.withdrawn:
             command_id = self._token_bytes(COMMAND_ID_BYTES)
             attempt = course.attempt = Attempt()
+            began = self._attempts.clock.seconds()
             try:
                 return await self._attempts.once(
                     attempt, course.deadline, apply_command, attempt, self._new_try(course, command_id)
@@ -132,7 +139,7 @@ class Applying:
                 attempt.abandon()
             if attempt.committing:
                 # Whatever the error says: between it and the COMMIT lies what nobody knows.
-                result = await self._settled(course.command, command_id)
+                result = await self._settled(course.command, command_id, began)
                 if result is not None:
                     return decoded(course.command, result)
             if isinstance(attempt_failed, TimedOut):
@@ -157,10 +164,12 @@ class Applying:
             reached=self._reached,
         )
 
-    async def _settled(self, command: Command[Any], command_id: bytes) -> bytes | None:
+    async def _settled(self, command: Command[Any], command_id: bytes, began: float) -> bytes | None:
         """
         Look up how a try ended, for as long as an operation may take.
 
+        :param began: the instant of the try. After this process stood still for an hour "no such try" may mean that
+            it was forgotten.
         :return: the encoded result; ``None`` when it is certain that the try came to nothing.
         :raises OutcomeUnknown: there was no telling.
         """
@@ -168,7 +177,11 @@ class Applying:
         for pause in pauses():
             attempt = Attempt()
             try:
-                return await self._attempts.once(attempt, deadline, settle, command_id)
+                result = await self._attempts.once(attempt, deadline, settle, command_id)
+                if result is None and self._attempts.clock.seconds() - began >= _REMEMBERED_SECONDS:
+                    reason: Exception = _Forgotten()
+                    break
+                return result
             except Exception as error:
                 if isinstance(error, TimedOut):
                     attempt.abandon()

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any, TypeVar
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, fail
 from zope.interface import implementer
 
-from callfs.cluster.interfaces import IReplicator
+from callfs.cluster.interfaces import Applied, IReplicator
 from callfs.deferreds import returns_deferred
 from callfs.errors import MetadataUnavailable
 from callfs.metadata import sqlite_queries as queries
@@ -74,13 +76,17 @@ class ReplicatedStore:
         """
         await self._up_to_date()
 
-    @returns_deferred
-    async def apply(self, command: Command[R]) -> R:
+    def apply(self, command: Command[R]) -> Deferred[R]:
         """Apply a command: durable on a majority when the Deferred fires. A cancelled one may have been applied."""
-        self._check_open()
-        applied = await self._replicator.propose(METADATA + encode_command(command), version_of(command))
-        result: R = decode_answer(command, applied.result)
-        return result
+        if not self._open:
+            return fail(_not_open())
+        proposed = self._replicator.propose(METADATA + encode_command(command), version_of(command))
+
+        def answer(applied: Applied) -> R:
+            result: R = decode_answer(command, applied.result)
+            return result
+
+        return proposed.addCallback(answer)
 
     def get(self, path: str) -> Deferred[Inode | None]:
         """The inode at a canonical path."""
@@ -167,12 +173,37 @@ class ReplicatedStore:
 
     def _check_open(self) -> None:
         if not self._open:
-            raise MetadataUnavailable("the metadata store isn't open")
+            raise _not_open()
 
-    async def _read(self, ask: Callable[[Readers], Deferred[R]]) -> R:
+    def _inline(self, query: Callable[..., R], *args: Any) -> Deferred[R]:
+        if not self._open:
+            return fail(_not_open())
+        return self._replicator.read_barrier().addCallback(self._answer, query, args)
+
+    def _answer(self, _index: int, query: Callable[..., R], args: tuple[Any, ...]) -> R | Deferred[R]:
+        """Without a coroutine, which would cost as much as the query: most reads are these."""
+        readers = self._state.readers
+        if readers is not None:
+            # What is in the way now needn't be the next time, and is explained then.
+            with suppress(sqlite3.Error, MetadataUnavailable):
+                return readers.at_once(query, *args)
+        return self._asked(lambda readers: readers.inline(query, *args))
+
+    def _threaded(self, query: Callable[..., R], *args: Any, limited: bool = True) -> Deferred[R]:
+        return self._read(lambda readers: readers.threaded(query, *args, limited=limited))
+
+    def _page(self, limit: int, query: Callable[..., Sequence[R]], *args: Any) -> Deferred[Sequence[R]]:
+        return self._read(lambda readers: readers.page(limit, query, *args))
+
+    def _read(self, ask: Callable[[Readers], Deferred[R]]) -> Deferred[R]:
+        if not self._open:
+            return fail(_not_open())
+        return self._replicator.read_barrier().addCallback(lambda _: self._asked(ask))
+
+    @returns_deferred
+    async def _asked(self, ask: Callable[[Readers], Deferred[R]]) -> R:
         """Ask this node's copy; once more if another one takes its place meanwhile, which contains no less."""
-        self._check_open()
-        readers = await self._up_to_date()
+        readers = self._state.readers or await self._state.reading()
         while True:
             try:
                 return await ask(readers)
@@ -181,17 +212,9 @@ class ReplicatedStore:
                     raise
             readers = await self._state.reading()
 
-    @returns_deferred
-    async def _inline(self, query: Callable[..., R], *args: Any) -> R:
-        return await self._read(lambda readers: readers.inline(query, *args))
 
-    @returns_deferred
-    async def _threaded(self, query: Callable[..., R], *args: Any, limited: bool = True) -> R:
-        return await self._read(lambda readers: readers.threaded(query, *args, limited=limited))
-
-    @returns_deferred
-    async def _page(self, limit: int, query: Callable[..., Sequence[R]], *args: Any) -> Sequence[R]:
-        return await self._read(lambda readers: readers.page(limit, query, *args))
+def _not_open() -> MetadataUnavailable:
+    return MetadataUnavailable("the metadata store isn't open")
 
 
 def _store_id(connection: Any) -> str:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable
 
+import msgspec
+
 from callfs.cluster.interfaces import ClientForgotten
 from callfs.cluster.requests import SILENT_CLIENT_MICROSECONDS, Request
 
@@ -17,6 +19,9 @@ REGISTERED = b""
 """The result of a request that makes a client."""
 
 _PURGED_AT_ONCE = 100
+
+_pack = msgspec.msgpack.Encoder().encode
+_unpack = msgspec.msgpack.Decoder(dict[int, bytes]).decode
 
 
 class _Session:
@@ -27,6 +32,8 @@ class _Session:
         results of higher ones is spared.
     :ivar results: of this batch.
     """
+
+    __slots__ = ("heard_at", "highest", "lowest", "results")
 
     def __init__(self, heard_at: int, lowest: int, highest: int) -> None:
         self.heard_at = heard_at
@@ -48,15 +55,16 @@ class Sessions:
         self.log_at = log_at
         self._sessions: dict[int, _Session] = {}
 
-    def once(self, index: int, request: Request, execute: Callable[[], bytes]) -> bytes | ClientForgotten:
+    def once(self, index: int, request: Request, execute: Callable[[int, bytes], bytes]) -> bytes | ClientForgotten:
         """
         Carry a command out unless that has been done.
 
         :param index: of its entry.
-        :param execute: does it; what it raises ends the transaction.
+        :param execute: does it, given the index and the command; what it raises ends the transaction.
         :return: its result, of whichever time.
         """
-        self.log_at = max(self.log_at, request.at)
+        if request.at > self.log_at:
+            self.log_at = request.at
         if request.client == NEW_CLIENT:
             self._sessions[index] = _Session(self.log_at, 0, 0)
             return REGISTERED
@@ -64,21 +72,29 @@ class Sessions:
         if session is None:
             return ClientForgotten()
         session.heard_at = self.log_at
-        session.lowest = max(session.lowest, request.lowest)
-        if request.sequence < session.lowest:
+        if request.lowest > session.lowest:
+            session.lowest = request.lowest
+        sequence = request.sequence
+        if sequence < session.lowest:
             return ClientForgotten()
-        result = self._kept(session, request)
+        result = session.results.get(sequence)
+        if result is None and sequence <= session.highest:
+            result = self._kept(request.client, sequence)
         if result is None:
-            result = session.results[request.sequence] = execute()
+            result = session.results[sequence] = execute(index, request.command)
         return result
 
-    def _kept(self, session: _Session, request: Request) -> bytes | None:
-        if request.sequence > session.highest:
-            return session.results.get(request.sequence)
-        rows = self._connection.execute(
-            "SELECT result FROM raft_results WHERE client = ? AND sequence = ?", (request.client, request.sequence)
+    def _kept(self, client: int, sequence: int) -> bytes | None:
+        """The result from an earlier batch: batches overlap where numbers came out of order."""
+        packs = self._connection.execute(
+            "SELECT results FROM raft_results WHERE client = ?1 AND highest >= ?2 AND lowest <= ?2",
+            (client, sequence),
         ).fetchall()
-        return bytes(rows[0][0]) if rows else session.results.get(request.sequence)
+        for (pack,) in packs:
+            result = _unpack(pack).get(sequence)
+            if result is not None:
+                return result
+        return None
 
     def _known(self, client: int) -> _Session | None:
         session = self._sessions.get(client) or self._stored(client)
@@ -92,7 +108,7 @@ class Sessions:
 
     def _stored(self, client: int) -> _Session | None:
         rows = self._connection.execute(
-            """SELECT heard_at, lowest, coalesce((SELECT max(sequence) FROM raft_results WHERE client = ?1), 0)
+            """SELECT heard_at, lowest, coalesce((SELECT max(highest) FROM raft_results WHERE client = ?1), 0)
                 FROM raft_clients WHERE client = ?1""",
             (client,),
         ).fetchall()
@@ -107,16 +123,19 @@ class Sessions:
         """Write down what has changed, at the end of the transaction."""
         for client, session in self._sessions.items():
             self._connection.execute(
-                "INSERT OR REPLACE INTO raft_clients (client, heard_at, lowest) VALUES (?, ?, ?)",
+                """INSERT INTO raft_clients (client, heard_at, lowest) VALUES (?, ?, ?)
+                    ON CONFLICT DO UPDATE SET heard_at = excluded.heard_at, lowest = excluded.lowest""",
                 (client, session.heard_at, session.lowest),
             )
             self._connection.execute(
-                "DELETE FROM raft_results WHERE client = ? AND sequence < ?", (client, session.lowest)
+                "DELETE FROM raft_results WHERE client = ? AND highest < ?", (client, session.lowest)
             )
-            self._connection.executemany(
-                "INSERT INTO raft_results (client, sequence, result) VALUES (?, ?, ?)",
-                [(client, *kept) for kept in session.results.items() if kept[0] >= session.lowest],
-            )
+            kept = {number: result for number, result in session.results.items() if number >= session.lowest}
+            if kept:
+                self._connection.execute(
+                    "INSERT INTO raft_results (client, highest, lowest, results) VALUES (?, ?, ?, ?)",
+                    (client, max(kept), min(kept), _pack(kept)),
+                )
         silent = self._connection.execute(
             "SELECT client FROM raft_clients WHERE heard_at < ? LIMIT ?",
             (self.log_at - SILENT_CLIENT_MICROSECONDS, _PURGED_AT_ONCE),

@@ -33,7 +33,7 @@ from callfs.cluster.interfaces import (
 from callfs.deferreds import returns_deferred
 from callfs.errors import InsufficientStorage, MetadataUnavailable
 from callfs.identifiers import TokenBytes
-from callfs.metadata.replicated_apply import Execution, Halted, StatePart
+from callfs.metadata.replicated_apply import Execution, Halted, StatePart, follows_from_state
 from callfs.metadata.replicated_codec import COMMAND_VERSION
 from callfs.metadata.replicated_file import STATE_FOLDER, StateFolder, SwitchFailed, record, recorded
 from callfs.metadata.replicated_sessions import Sessions
@@ -50,7 +50,9 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 _BUSY_SECONDS = 10.0
 _RESTART_AFTER_FRAMES = 16_384
 _RESTART_BUSY_MILLISECONDS = 100
-_TIDY_AFTER_STEPS = 1000
+_TIDY_AFTER = 8000
+"""Pages in the write-ahead log, about: one an entry, and some more a commit."""
+_WORTH_OF_A_COMMIT = 7
 
 
 @implementer(IStateMachine)
@@ -101,7 +103,6 @@ class MetadataState:
         self._connection: sqlite3.Connection | None = None
         self._meta: SnapshotMeta | None = None
         self._log_at = 0
-        self._execution = Execution(self._parts, self._report)
         self._untidied = 0
         self._broken = "the state isn't open"
         self._replacing = False
@@ -184,42 +185,65 @@ class MetadataState:
 
     def _apply(self, steps: Sequence[Step]) -> list[Outcome]:
         connection, before = self._opened()
+        if self._untidied >= _TIDY_AFTER:
+            self._tidy(connection)
+        try:
+            outcomes = self._committed(connection, before, steps, one_by_one=False)
+        except Exception as error:
+            if not follows_from_state(error):
+                raise
+            # One command is to blame, and is to have no effect; the others are to have theirs.
+            outcomes = self._committed(connection, before, steps, one_by_one=True)
+        self._untidied += len(steps) + _WORTH_OF_A_COMMIT
+        if self._untidied >= _TIDY_AFTER:
+            self._tidy(connection)
+        return outcomes
+
+    def _committed(
+        self, connection: sqlite3.Connection, before: SnapshotMeta, steps: Sequence[Step], one_by_one: bool
+    ) -> list[Outcome]:
         for part in self._parts.values():
             part.begun()
         connection.execute("BEGIN IMMEDIATE")
         sessions = Sessions(connection, self._log_at)
-        meta = before
+        execution = Execution(connection, self._parts, self._report, one_by_one)
         outcomes: list[Outcome] = []
         try:
+            meta = self._advanced(connection, before, steps)
+            execution.expect(steps)
             for step in steps:
-                meta = self._advanced(connection, meta, step)
-                outcomes.append(self._execution.outcome(connection, sessions, step))
+                outcomes.append(execution.outcome(sessions, step))
+            execution.settle()
             sessions.store()
             record(connection, meta, sessions.log_at)
             connection.execute("COMMIT")
-        except BaseException:
+        except BaseException as error:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
+            if isinstance(error, sqlite3.Error) and _no_room(error):
+                # Much of what fills the disk may be the write-ahead log: what room comes is used to empty it first.
+                self._untidied = _TIDY_AFTER
             raise
         self._meta, self._log_at = meta, sessions.log_at
-        self._untidied += len(steps)
-        if self._untidied >= _TIDY_AFTER_STEPS:
-            self._tidy(connection)
         return outcomes
 
     def _report(self) -> None:
         self._reactor.callFromThread(self._log.failure, "a replicated command failed", Failure())
 
-    def _advanced(self, connection: sqlite3.Connection, meta: SnapshotMeta, step: Step) -> SnapshotMeta:
-        if step.index != meta.index + 1:
-            raise Halted(f"entry {step.index} of the log came after {meta.index}")
-        membership = meta.membership
-        if step.membership is not None:
-            if not membership.cluster_id:
-                # One cluster, one store: its identity is the same on all nodes.
-                connection.execute("UPDATE store SET id = ?", (store_id_of(step.membership.cluster_id),))
-            membership = step.membership
-        return SnapshotMeta(step.index, step.term, membership)
+    def _advanced(
+        self, connection: sqlite3.Connection, before: SnapshotMeta, steps: Sequence[Step]
+    ) -> SnapshotMeta:
+        """How far the state goes after these steps."""
+        membership = before.membership
+        for expected, step in enumerate(steps, before.index + 1):
+            if step.index != expected:
+                raise Halted(f"entry {step.index} of the log came after {expected - 1}")
+            if step.membership is not None:
+                if not membership.cluster_id:
+                    # One cluster, one store: its identity is the same on all nodes.
+                    connection.execute("UPDATE store SET id = ?", (store_id_of(step.membership.cluster_id),))
+                membership = step.membership
+        return SnapshotMeta(steps[-1].index, steps[-1].term, membership)
 
     def checkpoint(self) -> Deferred[int]:
         """See :meth:`IStateMachine.checkpoint`."""

@@ -25,6 +25,7 @@ from callfs.model import (
 LOCAL_KIND = "localfs"
 S3_KIND = "s3"
 
+_FILE = InodeType.FILE
 _TYPES: Mapping[str, InodeType] = MappingProxyType({kind.value: kind for kind in InodeType})
 
 
@@ -86,7 +87,7 @@ def inode_values(inode: Inode) -> tuple[Any, ...]:
         inode.parent_id,
         paths.name(inode.path),
         paths.depth(inode.path),
-        inode.type.value,
+        "file" if inode.type is _FILE else "directory",
         inode.mode,
         inode.owner,
         inode.mtime,

@@ -129,6 +129,7 @@ class SqliteStore:
         if not self._file.read_only:
             self._file.check_place()
             self._lock.acquire()
+        self._file.check_write_ahead_log()
         self._file.prepare(self._token_bytes)
         connection = self._file.reader(may_wait=True)
         try:

@@ -12,6 +12,7 @@ from urllib.parse import quote
 from callfs.identifiers import TokenBytes, new_store_id
 from callfs.metadata.interfaces import StoreUnusable
 from callfs.metadata.sqlite_errors import is_contended, is_damaged
+from callfs.writeahead import first_lost_frame
 
 APPLICATION_ID = 0x43414C46
 """``CALF``, in the header of every database of CallFS."""
@@ -21,6 +22,8 @@ OLDEST_SQLITE = (3, 38, 0)
 
 _MAGIC = b"SQLite format 3\0"
 _CHECKED_UP_TO_BYTES = 16 * 1024 * 1024
+_WRITER_CACHE_KIBIBYTES = 16 * 1024
+"""Ids are random, so a transaction of many commands needs pages from everywhere in their index."""
 _WAL_KEPT_BYTES = 64 * 1024 * 1024
 
 
@@ -89,6 +92,7 @@ class DatabaseFile:
         connection = self._connect("rw", busy_seconds)
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA foreign_keys = ON")
+        connection.execute(f"PRAGMA cache_size = -{_WRITER_CACHE_KIBIBYTES}")
         connection.execute(f"PRAGMA journal_size_limit = {_WAL_KEPT_BYTES}")
         return connection
 
@@ -151,6 +155,23 @@ class DatabaseFile:
             raise StoreUnusable(f"the database {self.path} is empty: start the daemon once")
         if not self.read_only and not os.access(folder, os.W_OK):
             raise StoreUnusable(f"the folder {folder} of the database can't be written to")
+
+    def check_write_ahead_log(self) -> None:
+        """
+        Make sure that SQLite won't drop durable commits without a word; before anybody opens the database.
+
+        :raises StoreUnusable: something in its write-ahead log has gone bad, and commits follow.
+        """
+        try:
+            lost = first_lost_frame(self.path)
+        except OSError as error:
+            raise StoreUnusable(f"can't read the write-ahead log of {self.path}: {error.strerror}") from error
+        if lost is not None:
+            raise StoreUnusable(
+                f"the write-ahead log {self.path}-wal is damaged (frame {lost}), and acknowledged changes follow "
+                "the damage, which SQLite would drop. Keep a copy of both files, then restore a backup of both; or "
+                "remove the log, which gives up all changes in it, and run 'callfs fsck'"
+            )
 
     def _prepare(self, token_bytes: TokenBytes) -> None:
         connection = self.reader(may_wait=True) if self.read_only else self.writer(self._busy_seconds)

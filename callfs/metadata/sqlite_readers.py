@@ -62,12 +62,23 @@ class Readers:
         self._under_way: list[Deferred[Any]] = []
         self._closed = False
 
+    def at_once(self, query: Query[T], *args: Any) -> T:
+        """
+        Run a query of microseconds.
+
+        :raises callfs.errors.MetadataUnavailable: this is closed.
+        :raises sqlite3.Error: :meth:`inline` may succeed, or knows what that means.
+        """
+        if self._closed:
+            raise _closed()
+        return query(self._inline, *args)
+
     def inline(self, query: Query[T], *args: Any) -> Deferred[T]:
         """Run a query of microseconds at once; when another connection is in its way, in the pool."""
-        if self._closed:
-            return fail(_closed())
         try:
-            return succeed(query(self._inline, *args))
+            return succeed(self.at_once(query, *args))
+        except MetadataUnavailable as error:
+            return fail(error)
         except sqlite3.Error as error:
             if is_contended(error):
                 return self.threaded(query, *args)

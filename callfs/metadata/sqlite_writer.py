@@ -2,8 +2,9 @@
 The one writer of the SQLite store: a thread that commits all waiting commands together.
 
 While one transaction is on its way to the disk the next commands gather, so a commit's one fsync is shared by as
-many as have come (group commit). Each command runs under a savepoint of its own: a refused one leaves nothing and
-doesn't touch the others. Nobody is answered before the COMMIT has succeeded.
+many as have come (group commit). A refused command has written nothing and doesn't touch the others; should one
+fail otherwise, all are begun anew, each under a savepoint of its own. Nobody is answered before the COMMIT has
+succeeded.
 
 A command is in one of three states, changed under one lock: *waiting*, from which it can be withdrawn (it was in
 the queue for longer than it may, or nobody wants it any more) and is then certain never to be applied; *taken*,
@@ -34,7 +35,7 @@ from callfs.metadata.sqlite_errors import (
     stopped_short,
     translated,
 )
-from callfs.metadata.sqlite_transaction import apply_command
+from callfs.metadata.sqlite_transaction import Transaction
 
 MAX_BATCH = 512
 """Commands in one transaction, so that the first of many doesn't wait for all."""
@@ -226,7 +227,7 @@ class CommandWriter:
             return
         batch = self._take()
         try:
-            outcomes = [self._outcome(waiting.command) for waiting in batch]
+            outcomes = self._outcomes([waiting.command for waiting in batch])
         except sqlite3.Error as error:
             self._roll_back()
             self._fail(batch, translated(error), error)
@@ -234,20 +235,44 @@ class CommandWriter:
             return
         self._commit(batch, outcomes)
 
-    def _outcome(self, command: Command[Any]) -> Outcome:
+    def _outcomes(self, commands: list[Command[Any]]) -> list[Outcome]:
         """
-        Apply one command under its savepoint.
+        Apply commands in the transaction that is open.
 
         :raises sqlite3.Error: disk, memory or locks failed; the whole transaction is to be given up.
         """
-        self._connection.execute("SAVEPOINT command")
         try:
-            result = apply_command(self._connection, command)
+            return self._together(commands)
+        except Exception as error:
+            _raise_environmental(error)
+            # One command is to blame, and is to have no effect; the others are to have theirs.
+            self._connection.execute("ROLLBACK")
+            self._connection.execute("BEGIN IMMEDIATE")
+            return [self._alone(command) for command in commands]
+
+    def _together(self, commands: list[Command[Any]]) -> list[Outcome]:
+        transaction = Transaction(self._connection)
+        transaction.expect(commands)
+        outcomes: list[Outcome] = []
+        for command in commands:
+            try:
+                outcomes.append(transaction.apply(command))
+            except CallFSError:
+                outcomes.append(Failure())
+        transaction.settle()
+        return outcomes
+
+    def _alone(self, command: Command[Any]) -> Outcome:
+        """Apply one command under a savepoint of its own."""
+        self._connection.execute("SAVEPOINT command")
+        transaction = Transaction(self._connection)
+        try:
+            result = transaction.apply(command)
+            transaction.settle()
         except CallFSError:
             outcome: Outcome = Failure()
         except Exception as error:
-            if isinstance(error, sqlite3.Error) and is_environmental(error):
-                raise
+            _raise_environmental(error)
             self._log_failure("metadata command {name} failed", name=type(command).__name__)
             outcome = Failure(InternalError("the metadata store couldn't apply this change; nothing was changed"))
         else:
@@ -330,6 +355,11 @@ class CommandWriter:
                 self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
         except sqlite3.Error as error:
             self._reactor.callFromThread(self._report, error)
+
+
+def _raise_environmental(error: Exception) -> None:
+    if isinstance(error, sqlite3.Error) and is_environmental(error):
+        raise error
 
 
 def report_fault(log: Logger, observer: StoreObserver, cause: sqlite3.Error) -> None:

@@ -129,7 +129,7 @@ class Role(enum.Enum):
     LEADER = "leader"
 
 
-class Position(msgspec.Struct, frozen=True):
+class Position(msgspec.Struct, frozen=True, gc=False):
     """
     Where a proposal is in the log.
 
@@ -138,6 +138,20 @@ class Position(msgspec.Struct, frozen=True):
 
     term: int
     index: int
+
+
+class Taken(msgspec.Struct, frozen=True):
+    """
+    What became of several proposals: the first ``count`` are in the log, one after the other.
+
+    :param index: of the first; of no meaning when ``count`` is 0.
+    :param refusal: why the next one isn't; ``None`` when all are.
+    """
+
+    term: int
+    index: int
+    count: int
+    refusal: Refusal | None
 
 
 class Standing(msgspec.Struct, frozen=True):
@@ -200,7 +214,8 @@ class PeerStatus(msgspec.Struct, frozen=True, kw_only=True):
     :param state: ``probe``, ``replicate`` or ``snapshot``.
     :param match: durable there up to this index.
     :param silent_ticks: since it was last heard.
-    :param other_disk: it answers from another disk than it joined with, so it doesn't count.
+    :param other_disk: it answers from another disk than it joined with, or one that was set back, so it doesn't
+        count.
     """
 
     node_id: str

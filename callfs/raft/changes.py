@@ -29,7 +29,9 @@ class Changes:
         Put the new membership into the log, where it is in force at once.
 
         Not before an entry of the leader's own term is committed (Ongaro's correction of 2015 to 4.1): else two
-        leaders could each have changed the same membership by one, to two whose majorities don't overlap.
+        leaders could each have changed the same membership by one, to two whose majorities don't overlap. Nor is a
+        node removed while the others that are there are no majority of the rest: the change is in force before it
+        is committed, so it never would be, and nothing else either.
         """
         replica = self._replica
         if not replica.knows_own_term_committed:
@@ -39,6 +41,8 @@ class Changes:
         outcome = changed(replica.membership, change)
         if isinstance(outcome, Refusal):
             return outcome
+        if isinstance(change, RemoveMember) and not self._replication.hears_majority_of(outcome.voters):
+            return Refusal.WITHOUT_MAJORITY
         position = replica.append_own(EntryKind.MEMBERSHIP, encoded(outcome))
         self._replication.follow_membership()
         if isinstance(change, RemoveMember):

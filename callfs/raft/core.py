@@ -17,6 +17,9 @@ the reactor brings in is answered by one batch of entries, messages and one writ
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from callfs.raft.admission import Admission
 from callfs.raft.boundary import (
     Position,
     RandomSource,
@@ -28,11 +31,11 @@ from callfs.raft.boundary import (
     SnapshotMeta,
     Standing,
     Status,
+    Taken,
 )
 from callfs.raft.election import Election
-from callfs.raft.log import ENTRY_BYTES
 from callfs.raft.membership import Membership, MembershipChange
-from callfs.raft.messages import Entry, EntryKind, Message, Outgoing, Sender
+from callfs.raft.messages import Entry, Message, Outgoing, Sender
 from callfs.raft.reads import Reads
 from callfs.raft.replica import Replica
 from callfs.raft.replication import Replication
@@ -74,6 +77,7 @@ class Core:
             replication=self._replication,
             reads=self._reads,
         )
+        self._admission = Admission(replica)
         self._handed_index = saved.applied
         self._installing = False
         self._shown_standing: Standing | None = None
@@ -130,8 +134,23 @@ class Core:
 
         :returns: where it is; or ``NOT_LEADER``, ``TRANSFERRING``, ``BUSY``, ``TOO_LARGE``, ``UNWRITABLE``.
         """
-        refusal = self._refuses_writes() or self._refuses_size(len(data) + ENTRY_BYTES)
-        return refusal or self._replica.append_own(EntryKind.COMMAND, data)
+        taken = self.propose_all((data,))
+        return taken.refusal or Position(taken.term, taken.index)
+
+    def propose_all(self, commands: Sequence[bytes]) -> Taken:
+        """
+        Append commands (leader only), one after the other until one is refused.
+
+        :returns: where those are that were taken, and why the next one wasn't, as :meth:`propose` says it.
+        """
+        replica = self._replica
+        count, refusal = 0, self._refuses_writes()
+        if refusal is None:
+            count, refusal = self._admission.fitting(commands)
+        index = replica.log.last_index + 1
+        if count:
+            replica.append_commands(commands[:count])
+        return Taken(replica.term, index, count, refusal)
 
     def propose_membership(self, change: MembershipChange) -> Position | Refusal:
         """
@@ -139,7 +158,7 @@ class Core:
 
         :returns: where the new membership is; or besides what :meth:`propose` may say: ``NOT_YET``,
             ``CHANGE_PENDING``, ``UNCHANGED``, ``UNKNOWN_MEMBER``, ``OTHER_DISK``, ``ADDRESS_TAKEN``,
-            ``LAST_VOTER``.
+            ``LAST_VOTER``, ``WITHOUT_MAJORITY``.
         """
         return self._refuses_writes() or self._roles.changes.propose(change)
 
@@ -282,11 +301,15 @@ class Core:
         """What is to be done now; ``None`` for nothing. Call it after every batch of inputs until then."""
         replica = self._replica
         self._reads.flush()
-        snapshots = self._replication.feed() if replica.role is Role.LEADER else ()
+        committed = self._take_committed()
+        snapshots: tuple[str, ...] = ()
+        if replica.role is Role.LEADER:
+            # What is applied may bring proposals, which take the commit index along: else it goes out next.
+            snapshots = self._replication.feed(tell_commit=not committed)
         write = replica.durability.take(replica.log, replica.hard_state)
         replica.outbox.extend(replica.durability.kept())
         reads, failed_reads = self._reads.take(replica.applied)
-        messages, committed = self._take_messages(), self._take_committed()
+        messages = self._take_messages()
         standing, membership = self._changed_standing(), self._changed_membership()
         if not (write or messages or committed or reads or failed_reads or snapshots or standing or membership):
             return None
@@ -330,20 +353,6 @@ class Core:
         if not self._replica.writable:
             return Refusal.UNWRITABLE
         return Refusal.TRANSFERRING if self._roles.handover.to is not None else None
-
-    def _refuses_size(self, size_bytes: int) -> Refusal | None:
-        """One proposal is always taken, however large, if nothing else is uncommitted."""
-        log, settings = self._replica.log, self._replica.settings
-        if size_bytes > settings.max_entry_bytes + ENTRY_BYTES:
-            return Refusal.TOO_LARGE
-        held = log.size_bytes
-        if held > 2 * settings.max_log_bytes:
-            return Refusal.BUSY
-        if held + size_bytes <= settings.max_uncommitted_bytes:
-            return None  # all the more so is what of it isn't committed
-        uncommitted = log.bytes_between(self._replica.commit, log.last_index)
-        too_much = uncommitted > 0 and uncommitted + size_bytes > settings.max_uncommitted_bytes
-        return Refusal.BUSY if too_much else None
 
     def _take_messages(self) -> tuple[Outgoing, ...]:
         messages = tuple(self._replica.outbox)

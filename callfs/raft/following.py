@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import msgspec
 
 from callfs.raft.membership import decoded
@@ -79,13 +77,13 @@ class Following:
         common = append.entries[: commit - append.previous_index]
         return any(log.term_at(entry.index) not in (None, entry.term) for entry in common)
 
-    def _take(self, entries: Sequence[Entry]) -> None:
+    def _take(self, entries: tuple[Entry, ...]) -> None:
         """Keep what is the same, so that a late append takes nothing back; what isn't gives way."""
         log = self._replica.log
         known = 0
         while known < len(entries) and log.term_at(entries[known].index) == entries[known].term:
             known += 1
-        new = tuple(entries[known:])
+        new = entries[known:]
         if new and new[0].index <= log.last_index:
             self._replica.truncate(new[0].index)
         self._replica.append(new)
@@ -109,14 +107,13 @@ class Following:
 
 def is_well_formed(append: Append) -> bool:
     """Whether entries follow on each other without a gap, in terms that never fall, with data that can be read."""
-    index, term = append.previous_index, append.previous_term
-    for entry in append.entries:
-        if entry.index != index + 1 or not term <= entry.term <= append.term:
-            return False
-        if entry.kind is EntryKind.MEMBERSHIP and not _is_membership(entry.data):
-            return False
-        index, term = entry.index, entry.term
-    return append.previous_term <= append.term
+    entries, first = append.entries, append.previous_index + 1
+    terms = [append.previous_term, *[entry.term for entry in entries], append.term]
+    return (
+        terms == sorted(terms)
+        and [entry.index for entry in entries] == list(range(first, first + len(entries)))
+        and all(_is_membership(entry.data) for entry in entries if entry.kind is EntryKind.MEMBERSHIP)
+    )
 
 
 def _is_membership(data: bytes) -> bool:

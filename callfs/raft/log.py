@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Sequence
+from itertools import accumulate
 
 from callfs.raft.messages import Entry
 
@@ -77,14 +78,13 @@ class Log:
 
         :param entries: the first one right after the last, terms never falling.
         """
-        total = self._sum(self.last_index)
-        for entry in entries:
-            if entry.term != self.last_term or not self._run_terms:
-                self._run_starts.append(entry.index)
-                self._run_terms.append(entry.term)
-                self.last_term = entry.term
-            total += len(entry.data) + ENTRY_BYTES
-            self._sums.append(total)
+        if not entries:
+            return
+        if entries[-1].term != self.last_term or not self._run_terms:
+            self._note_runs(entries)
+        costs = [len(entry.data) + ENTRY_BYTES for entry in entries]
+        costs[0] += self._sum(self.last_index)
+        self._sums.extend(accumulate(costs))
         self._entries.extend(entries)
         self.last_index += len(entries)
 
@@ -126,6 +126,13 @@ class Log:
     def _sum(self, index: int) -> int:
         """What all entries ever held up to this one cost."""
         return self._sums[index - self.point_index - 1] if index > self.point_index else self._cut_sum
+
+    def _note_runs(self, entries: Sequence[Entry]) -> None:
+        for entry in entries:
+            if entry.term != self.last_term or not self._run_terms:
+                self._run_starts.append(entry.index)
+                self._run_terms.append(entry.term)
+                self.last_term = entry.term
 
     def _cut_runs(self) -> None:
         """A run that the cut goes through starts after it."""

@@ -76,7 +76,8 @@ class RemoveMember(msgspec.Struct, frozen=True, tag="remove_member"):
 
 class UpdateMember(msgspec.Struct, frozen=True, tag="update_member"):
     """
-    A member announces other addresses or a newer version; ``None`` leaves a value as it is.
+    A member announces other addresses or a newer version; ``None`` leaves a value as it is. Its raft address may be
+    one that the membership still has for another: two that took each other's place couldn't say so otherwise.
 
     :param disk_id: the disk that the announcement comes from, which must be the member's.
     """
@@ -184,11 +185,11 @@ def changed(membership: Membership, change: MembershipChange) -> Membership | Re
 
 def _added(membership: Membership, member: Member) -> Member | Refusal:
     known = membership.get(member.node_id)
-    if known is None:
-        return msgspec.structs.replace(member, voter=False)
-    if known.disk_id != member.disk_id:
+    if known is not None and known.disk_id != member.disk_id:
         return Refusal.OTHER_DISK
-    return msgspec.structs.replace(member, voter=known.voter)
+    if any(one.raft_address == member.raft_address for one in _others(membership, member.node_id)):
+        return Refusal.ADDRESS_TAKEN
+    return msgspec.structs.replace(member, voter=known is not None and known.voter)
 
 
 def _updated(membership: Membership, change: UpdateMember) -> Member | Refusal:
@@ -221,8 +222,9 @@ def _removed(membership: Membership, node_id: str) -> Membership | Refusal:
 
 def _with(membership: Membership, member: Member) -> Membership | Refusal:
     """The membership with a member added or exchanged."""
-    others = [one for one in membership.members if one.node_id != member.node_id]
-    if any(one.raft_address == member.raft_address for one in others):
-        return Refusal.ADDRESS_TAKEN
-    members = tuple(sorted([*others, member], key=lambda one: one.node_id))
+    members = tuple(sorted([*_others(membership, member.node_id), member], key=lambda one: one.node_id))
     return Refusal.UNCHANGED if members == membership.members else Membership(membership.cluster_id, members)
+
+
+def _others(membership: Membership, node_id: str) -> list[Member]:
+    return [one for one in membership.members if one.node_id != node_id]

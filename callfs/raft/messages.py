@@ -4,7 +4,8 @@ What nodes say to each other, and the log entries that they say it about.
 All are frozen values with a fixed MessagePack form (arrays with a number for the kind), so that
 ``msgspec.msgpack.Decoder(Message)`` is the whole parser: what it accepts can be given to
 :meth:`callfs.raft.core.Core.step`, which ignores what makes no sense. Terms start at 1, log indexes at 1; 0 stands
-for "before the first".
+for "before the first". Entries, of which there are many, hold nothing that could refer back to them, so the garbage
+collector needn't watch them (``gc=False``; the same is done elsewhere).
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ class EntryKind(enum.IntEnum):
     """A whole :class:`callfs.raft.membership.Membership`, in force as soon as it is in a log (thesis 4.1)."""
 
 
-class Entry(msgspec.Struct, frozen=True, array_like=True):
+class Entry(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """
     One entry of the log.
 

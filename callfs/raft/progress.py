@@ -5,6 +5,9 @@ from __future__ import annotations
 import enum
 from collections import deque
 
+_DENIALS = 8
+"""So often in a row isn't by late or doubled messages."""
+
 
 class Phase(enum.Enum):
     """How a follower is fed."""
@@ -36,6 +39,16 @@ class Progress:
         self._inflight: deque[tuple[int, int]] = deque()
         self._inflight_bytes = 0
         self._match_at_heartbeat = 0
+        self._denials = 0
+
+    @property
+    def has_forgotten(self) -> bool:
+        """
+        Whether it says again and again that it lacks the entry that it acknowledged last.
+
+        Its disk was set back then, to a backup for instance, and its votes with it.
+        """
+        return self._denials >= _DENIALS
 
     @property
     def inflight(self) -> int:
@@ -60,6 +73,8 @@ class Progress:
 
     def matched(self, index: int) -> None:
         """It has everything up to that index, durably; from then on it is known where the logs agree."""
+        if index >= self.match:
+            self._denials = 0
         self.match = max(self.match, index)
         self.next_index = max(self.next_index, self.match + 1)
         while self._inflight and self._inflight[0][0] <= self.match:
@@ -74,6 +89,7 @@ class Progress:
         :param retry_index: what to send next according to its hint.
         """
         if previous_index <= self.match:
+            self._denials += previous_index == self.match
             return
         if self.phase is Phase.REPLICATE:
             self._enter(Phase.PROBE, self.match + 1)

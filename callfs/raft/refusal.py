@@ -32,6 +32,8 @@ class Refusal(enum.Enum):
     """Another member has that raft address."""
     LAST_VOTER = "last_voter"
     """Without it nobody could vote."""
+    WITHOUT_MAJORITY = "without_majority"
+    """Of those who would vote then, too few were heard of late to commit anything, this change included."""
     NOT_A_VOTER = "not_a_voter"
     """A learner can't lead or be asked to."""
     UNREACHABLE = "unreachable"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 
 from callfs.raft.boundary import HardState, Position, RandomSource, Role, Saved, Settings, SnapshotMeta
@@ -88,6 +90,13 @@ class Replica:
         entry = Entry(self.log.last_index + 1, self.term, kind, data)
         self.append((entry,))
         return Position(entry.term, entry.index)
+
+    def append_commands(self, commands: Sequence[bytes]) -> None:
+        """A leader's next entries, none of them a membership."""
+        term, kind = self.term, EntryKind.COMMAND
+        self.log.append(
+            [Entry(index, term, kind, data) for index, data in enumerate(commands, self.log.last_index + 1)]
+        )
 
     def truncate(self, index: int) -> None:
         """The entries from ``index`` on, none of them committed, give way to the leader's."""

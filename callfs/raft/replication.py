@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from callfs.raft.boundary import PeerStatus
 from callfs.raft.messages import Append, AppendRejection, AppendResponse, Heartbeat, HeartbeatResponse
 from callfs.raft.progress import Phase, Progress
@@ -19,6 +21,7 @@ class Replication:
     def __init__(self, replica: Replica) -> None:
         self._replica = replica
         self.peers: dict[str, Progress] = {}
+        self._made: dict[int, Append] = {}
 
     def start(self) -> None:
         """This node leads from now on: nothing is known of anybody."""
@@ -28,6 +31,7 @@ class Replication:
     def stop(self) -> None:
         """It doesn't any more."""
         self.peers = {}
+        self._made.clear()
 
     def follow_membership(self) -> None:
         """Those in the membership in force are fed, new ones from the end backwards."""
@@ -74,7 +78,10 @@ class Replication:
 
     def hears_majority(self) -> bool:
         """Whether a majority was heard within the shortest election timeout (CheckQuorum, thesis 6.2)."""
-        voters = self._replica.membership.voters
+        return self.hears_majority_of(self._replica.membership.voters)
+
+    def hears_majority_of(self, voters: Collection[str]) -> bool:
+        """The same for other voters, all of them members."""
         heard = sum(voter == self._replica.node_id or self.is_heard(voter) for voter in voters)
         return heard >= majority(len(voters))
 
@@ -117,7 +124,7 @@ class Replication:
         if progress.next_index <= self._replica.log.point_index:
             progress.lost()
         else:
-            self._append(peer, progress, empty=True)
+            self._append(peer, progress, self._made_for(progress, progress.next_index - 1))
 
     def _remind(self, peer: str, progress: Progress, agreed: int | None) -> None:
         """A follower that was started anew has what it had, and doesn't know that it is this leader's."""
@@ -135,15 +142,18 @@ class Replication:
         for peer, progress in self.peers.items():
             self._heartbeat(peer, progress, round_number)
 
-    def feed(self) -> tuple[str, ...]:
+    def feed(self, *, tell_commit: bool) -> tuple[str, ...]:
         """
         Send everybody what it lacks, as far as the windows allow.
 
+        :param tell_commit: also how far the log is committed, where no entries say so.
         :returns: those that need a copy of the state from now on.
         """
+        self._made.clear()
         in_need = tuple(peer for peer, progress in self.peers.items() if self._feed(peer, progress))
         for peer, progress in self.peers.items():
-            if progress.phase is Phase.REPLICATE and progress.sent_commit < self._replica.commit:
+            behind = progress.phase is Phase.REPLICATE and progress.sent_commit < self._replica.commit
+            if behind and tell_commit:
                 self._heartbeat(peer, progress, 0)
         return in_need
 
@@ -159,7 +169,7 @@ class Replication:
                 next_index=progress.next_index,
                 inflight=progress.inflight,
                 silent_ticks=progress.silent_ticks,
-                other_disk=progress.other_disk,
+                other_disk=progress.other_disk or progress.has_forgotten,
             )
             for member in members.members
             if (progress := self.peers.get(member.node_id)) is not None
@@ -175,19 +185,29 @@ class Replication:
                 return True
             if progress.phase is Phase.REPLICATE and progress.next_index > replica.log.last_index:
                 return False
-            self._append(peer, progress, empty=False)
+            self._append(peer, progress, self._next_for(progress))
         return False
 
-    def _append(self, peer: str, progress: Progress, *, empty: bool) -> None:
+    def _next_for(self, progress: Progress) -> Append:
+        """What it lacks; followers that lack the same get the same value, which has to be encoded but once."""
+        known = self._made.get(progress.next_index)
+        if known is None:
+            known = self._made[progress.next_index] = self._made_for(progress, self._replica.log.last_index)
+        return known
+
+    def _made_for(self, progress: Progress, limit: int) -> Append:
         replica = self._replica
         log, previous = replica.log, progress.next_index - 1
         previous_term = log.term_at(previous)
         assert previous_term is not None, "what is next wasn't cut"
-        limit = previous if empty else log.last_index
         entries = log.slice(progress.next_index, limit, replica.settings.max_batch_bytes)
-        replica.send(peer, Append(replica.term, previous, previous_term, replica.commit, entries))
-        last = previous + len(entries)
-        progress.sent(last, log.bytes_between(previous, last), replica.commit)
+        return Append(replica.term, previous, previous_term, replica.commit, entries)
+
+    def _append(self, peer: str, progress: Progress, append: Append) -> None:
+        self._replica.send(peer, append)
+        previous = append.previous_index
+        last = previous + len(append.entries)
+        progress.sent(last, self._replica.log.bytes_between(previous, last), append.commit)
 
     def _heartbeat(self, peer: str, progress: Progress, round_number: int) -> None:
         replica = self._replica

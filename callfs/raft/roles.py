@@ -310,7 +310,7 @@ class Roles:
     def _retire(self) -> None:
         """Not a member any more: tell the others what is committed, and the furthest of them to take over."""
         heir = self.handover.best_heir()
-        self._replication.feed()
+        self._replication.feed(tell_commit=True)
         if heir is not None:
             self._replica.send(heir, TimeoutNow(self._replica.term))
         self.follow(self._replica.term, None)

@@ -72,8 +72,10 @@ class ClusterResource:
         """Remove a node for good; removing twice changes nothing."""
         replicator = self._present()
         asked = decode(await request.body.read(_MAX_BODY_BYTES), _Chosen)
-        await _carried_out(replicator.remove(_node_id(asked.node_id)))
-        return json_response(request, {"status": "removed", "leader_id": replicator.status().raft.leader})
+        membership = await _carried_out(replicator.remove(_node_id(asked.node_id)))
+        left = sorted(member.node_id for member in membership.members)
+        leader = replicator.status().raft.leader
+        return json_response(request, {"status": "removed", "leader_id": leader, "members": left})
 
     @route(router, "/v1/internal/raft/transfer-leader", methods=("POST",), access=Access.INTERNAL)
     async def transfer(self, request: Request) -> Response:

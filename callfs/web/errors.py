@@ -28,6 +28,7 @@ STATUS: Mapping[str, int] = MappingProxyType(
         "METHOD_NOT_ALLOWED": 405,
         "REQUEST_TIMEOUT": 408,
         "CONFLICT": 409,
+        "CONTENT_MOVED": 409,
         "FILE_ALREADY_EXISTS": 409,
         "DIRECTORY_NOT_EMPTY": 409,
         "PARENT_NOT_A_DIRECTORY": 409,

@@ -8,15 +8,41 @@ again says nothing and is forgotten.
 
 from __future__ import annotations
 
+import ipaddress
 from collections import OrderedDict
+
+IPV6_PREFIX_BITS = 64
+"""
+Who has an IPv6 address has all of its /64 (RFC 4291, section 2.5.1: the rest names interfaces): limited one by one,
+2**64 of them would be no limit.
+"""
 
 # Seconds since 1970 as floats are this coarse: without it whoever waits exactly as long as told could be refused.
 _SLACK_SECONDS = 1e-6
 
 
+def client_of(address: str) -> str:
+    """
+    Who is behind an address: for IPv4 the address, for IPv6 its /64; what is no address stands for itself.
+
+    An IPv4 address in the form of an IPv6 one (``::ffff:192.0.2.1``) is what it is.
+    """
+    if ":" not in address:
+        return address
+    try:
+        parsed = ipaddress.IPv6Address(address)
+    except ValueError:
+        return address
+    if parsed.ipv4_mapped is not None:
+        return str(parsed.ipv4_mapped)
+    if parsed.scope_id is not None:
+        return address  # of one link, so each is a machine of its own
+    return str(ipaddress.IPv6Network((parsed, IPV6_PREFIX_BITS), strict=False))
+
+
 class RateLimiter:
     """
-    Token buckets by client.
+    Token buckets by client, see :func:`client_of`.
 
     :param rate: requests for each second and client, above 0.
     :param burst: how many may come at once, at least 1.
@@ -45,6 +71,7 @@ class RateLimiter:
         :return: 0 when the request may go on, else the seconds until one may; a refused one isn't counted.
         """
         self._forget_full(now)
+        client = client_of(client)
         # No bucket is emptier than empty: after other limits, or a clock set back, nobody is locked out for long.
         full_at = min(max(self._full_at.get(client, now), now), now + self._tolerance) + self._interval
         wait = full_at - now - self._tolerance

@@ -17,8 +17,9 @@ import pytest
 
 from tests.acceptance.conftest import ROOMY_LIMITS, shown_on_failure
 from tests.support.cluster import Cluster, at_once, instance_of, running_cluster
-from tests.support.daemon import Daemon, callfs, callfs_begun, free_port
+from tests.support.daemon import Daemon, callfs, callfs_begun
 from tests.support.http import Answer, Client, Wire
+from tests.support.ports import free_port
 from tests.support.waiting import eventually, pace
 from tests.support.websocket import WebSocket, websocket_target
 

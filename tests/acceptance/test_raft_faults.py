@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import pytest
@@ -14,7 +15,7 @@ from tests.acceptance.test_cluster_outages import metadata_requests, timed
 from tests.support.cluster import at_once
 from tests.support.daemon import Daemon
 from tests.support.raftcluster import ELECTION_SECONDS, RaftCluster, running_raft_cluster
-from tests.support.raftload import ENDING, LOST, UNAVAILABLE, Stream, check_tree, refusals
+from tests.support.raftload import ENDING, LOST, UNAVAILABLE, Stream, check_tree, refusals, said
 from tests.support.waiting import eventually, pace
 
 APPLY_SECONDS = 4
@@ -144,6 +145,23 @@ class TestKilled:
             stream.goes_on(cluster.nodes)
         cluster.whole()
         check_tree(cluster, home, stream)
+
+    def test_majority_and_then_the_rest_ends(self, cluster: RaftCluster, home: str) -> None:
+        """Both followers are gone, and the last one is told to end: it doesn't wait for what can't come."""
+        last = cluster.leader()
+        followers = cluster.others(last)
+        for node in followers:
+            node.kill()
+        eventually(lambda: cluster.leader_as_seen(last) is None, within_seconds=15, what="the leader's retreat")
+        with ThreadPoolExecutor(1) as thread:
+            waiting = thread.submit(last.client().put, f"{home}/f", b"content")
+            pace(0.2)
+            ending = time.monotonic()
+            assert last.terminate() == 0, last.tail()
+            assert time.monotonic() - ending < BACK_SECONDS + MEASURING_SECONDS
+            assert said(waiting.result()) == UNAVAILABLE
+        for node in cluster.nodes:
+            node.launch()
 
 
 class TestFrozen:

@@ -1,4 +1,4 @@
-"""Five daemons: what their clients are told while nodes die and freeze could have happened one after the other."""
+"""Several daemons: what clients are told while nodes die and freeze could have happened one after the other."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import random
 import secrets
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
 
@@ -18,12 +18,14 @@ from tests.simulation.linearizability import Judgement, check
 from tests.support.daemon import Daemon
 from tests.support.http import Answer, Client
 from tests.support.raftcluster import ELECTION_SECONDS, RaftCluster, running_raft_cluster
+from tests.support.raftways import DetouredRaftCluster, Weather
 from tests.support.waiting import eventually, pace
 
 NODES = 5
 PAIRS = 4
 """Files of one pair are moved to one another; pairs are independent, which keeps the search for an order short."""
 WRITERS_AT_EACH = 2
+WEATHER_SEED = 20
 SETTINGS = {"limits": ROOMY_LIMITS, "raft": {"apply_timeout": "4s", "snapshot_threshold": 200}}
 UNCHANGED = {
     *("METADATA_UNAVAILABLE", "SERVICE_UNAVAILABLE", "PEER_UNAVAILABLE", "RESOURCE_LOCKED", "LOCK_TIMEOUT"),
@@ -217,6 +219,31 @@ def test_history(cluster: RaftCluster) -> None:
     Creates, conditional and other replaces, moves, removals, looks and listings through all nodes: there is an
     order of them that explains every answer and agrees with the time of each.
     """
+    lived_through(cluster, lambda: trouble(cluster))
+
+
+def test_history_in_bad_weather(tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    """The same while what nodes say to each other comes late, and connections break in the middle of a word."""
+    with running_raft_cluster(tmp_path, settings=SETTINGS, make=DetouredRaftCluster) as cluster:
+        assert isinstance(cluster, DetouredRaftCluster)
+        for node in cluster.nodes:
+            shown_on_failure(request, node)
+        weather = Weather(WEATHER_SEED, longest_seconds=0.15, break_chance=0.01)
+
+        def storm() -> None:
+            cluster.network.weather = weather
+            pace(6 * ELECTION_SECONDS)
+            cluster.network.weather = None
+            cluster.whole()
+
+        lived_through(cluster, storm)
+        assert weather.broken > 0
+        for node in cluster.nodes:
+            assert "Traceback" not in node.log_text()
+
+
+def lived_through(cluster: RaftCluster, happening: Callable[[], None]) -> None:
+    """Users ask all nodes for this and that while something happens, and what they were told is examined."""
     record = Record(cluster.nodes[0].client().made(f"/{secrets.token_hex(6)}"))
     users = [
         User(record, node, f"{number}-{each}")
@@ -224,9 +251,13 @@ def test_history(cluster: RaftCluster) -> None:
         for each in range(WRITERS_AT_EACH)
     ]
     try:
-        trouble(cluster)
+        happening()
         before = len(record.operations)
-        eventually(lambda: len(record.operations) > before + 20 * NODES, within_seconds=20, what="further answers")
+        eventually(
+            lambda: len(record.operations) > before + 20 * len(cluster.nodes),
+            within_seconds=20,
+            what="further answers",
+        )
     finally:
         record.ending.set()
         for user in users:

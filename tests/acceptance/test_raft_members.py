@@ -9,19 +9,30 @@ import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
+from callfs.metadata.transfer import Header, InodeRecord, Writing
+from callfs.model import ROOT_INODE, Inode, InodeType
 from tests.acceptance.conftest import ROOMY_LIMITS, shown_on_failure
 from tests.support.cluster import instance_of
-from tests.support.daemon import Daemon, callfs
+from tests.support.daemon import Daemon, callfs, merged
+from tests.support.http import Wire, file_target
 from tests.support.raftcluster import RaftCluster, running_raft_cluster
 from tests.support.raftload import listed
 from tests.support.waiting import eventually, stays
 
 ENTRIES = 2_500
 """Several times what the log keeps."""
+LARGE = 10_000
+"""Entries of a store that a new node gets at once."""
+AT_ONCE = 20
+"""Connections that fill a directory."""
+PIPELINED = 25
+"""Requests that are sent before the first of them is answered."""
 SETTINGS = {"limits": ROOMY_LIMITS, "raft": {"apply_timeout": "4s", "snapshot_threshold": 500}}
 
 
@@ -88,6 +99,21 @@ def joined(cluster: RaftCluster, node: Daemon, through: Daemon) -> str:
     return commanded(node, "join", "--leader", through.origin)
 
 
+def fill(node: Daemon, home: str, number: int) -> None:
+    """Make one part of many directories, fast: the answers are only looked at when several requests are sent."""
+    key = {"Authorization": f"Bearer {node.keys['alice']}", "Content-Length": "0"}
+    names = [f"{home}/{each:05}/" for each in range(number, ENTRIES, AT_ONCE)]
+    with Wire(node.address) as wire:
+        for start in range(0, len(names), PIPELINED):
+            some = names[start : start + PIPELINED]
+            for name in some:
+                wire.send_request("POST", file_target(name), key)
+            for _ in some:
+                head = wire.read_head()
+                assert head.status == 201, head
+                wire.read_body(head, "POST")
+
+
 def test_wiped(cluster: RaftCluster) -> None:
     """
     A follower that lost its log has forgotten its votes: it doesn't count, so with one other the cluster has no
@@ -129,15 +155,9 @@ def test_new_node(cluster: RaftCluster, request: pytest.FixtureRequest) -> None:
     """
     home = cluster.nodes[0].client().made(f"/{secrets.token_hex(6)}")
 
-    def fill(number: int) -> None:
-        client = cluster.nodes[number % 3].client()
-        for each in range(number, ENTRIES, 12):
-            client.made(f"{home}/{each:05}")
-        client.close()
-
-    with ThreadPoolExecutor(12) as threads:
-        list(threads.map(fill, range(12)))
     leader = cluster.leader()
+    with ThreadPoolExecutor(AT_ONCE) as threads:
+        list(threads.map(partial(fill, leader, home), range(AT_ONCE)))
     new = cluster.add_node()
     shown_on_failure(request, new)
     new.launch()
@@ -157,3 +177,57 @@ def test_new_node(cluster: RaftCluster, request: pytest.FixtureRequest) -> None:
         node.kill()
     cluster.whole()
     assert new.client().exists(f"{home}/{ENTRIES - 1:05}")
+
+
+def large_export() -> bytes:
+    """An export of a store with a large directory."""
+    home = Inode(
+        id="f" * 32,
+        path="/large",
+        parent_id=ROOT_INODE.id,
+        type=InodeType.DIRECTORY,
+        mode=0o755,
+        owner="alice",
+        mtime=1,
+        ctime=1,
+        created_at=1,
+    )
+    inodes = [
+        msgspec.structs.replace(home, id=f"{number:032x}", path=f"/large/{number:05}", parent_id=home.id)
+        for number in range(1, LARGE + 1)
+    ]
+    writing = Writing(Header(store_id="5" * 32, at=1))
+    records = [InodeRecord(inode=inode) for inode in (ROOT_INODE, home, *inodes)]
+    return b"".join((writing.begin(), writing.records(records), writing.end()))
+
+
+def test_new_node_of_a_large_store(tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    """
+    A store of ten thousand entries is brought into a cluster of one, and another node joins: it gets the state, has
+    every entry, and lets the first one go without any being lost.
+    """
+    cluster = RaftCluster(tmp_path, merged(SETTINGS, {"raft": {"snapshot_threshold": 5}}), nodes=1)
+    (first,) = cluster.nodes
+    shown_on_failure(request, first)
+    (tmp_path / "export").write_bytes(large_export())
+    try:
+        path = str(first.config_path)
+        done = callfs("metadata", "import", "-c", path, str(tmp_path / "export"), timeout_seconds=90)
+        assert done.returncode == 0, done.stdout + done.stderr
+        cluster.start()
+        second = cluster.add_node()
+        shown_on_failure(request, second)
+        second.launch()
+        joined(cluster, second, first)
+        assert second.wait_ready()
+        cluster.whole()
+        assert any(event.get("event") == "raft_snapshot_installed" for event in second.events())
+        entries = listed(second, "/large")
+        assert [entry["name"] for entry in entries] == [f"{number:05}" for number in range(1, LARGE + 1)]
+        eventually(partial(all_vote, cluster), what="the new voter")
+        commanded(second, "remove", instance_of(first))
+        assert cluster.leader(second) is second
+        assert listed(second, "/large") == entries
+        second.client().stored("/large/more", b"content")
+    finally:
+        cluster.close()

@@ -490,3 +490,15 @@ class TestPlaces:
         assert clients[0].names(home) == ["f"]
         assert clients[3].content(path) == b"old"
         assert not tier.has(content)
+
+    def test_another_place(self, cluster: Cluster, clients: list[Client], tier: Tier, home: str) -> None:
+        """A node that is led to an empty place by mistake doesn't start: the files are elsewhere."""
+        clients[3].stored(f"{home}/f", CONTENT)
+        stray = cluster.add_node({"backend": {"s3_key_prefix": "mistyped/"}})
+        cluster.nodes.remove(stray)
+        try:
+            _, said = stray.refuses_to_start()
+        finally:
+            stray.close()
+        assert "they must be elsewhere" in said
+        assert tier.server.keys("mistyped/") == []

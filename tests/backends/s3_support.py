@@ -61,6 +61,11 @@ def backend_of(
     return backend
 
 
+async def names_nothing() -> bool:
+    """What a metadata store without blobs on S3 says."""
+    return False
+
+
 class FaultyServer:
     """
     To be mixed, first, with trial's ``TestCase``: a server that misbehaves as the test wants.

@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
+import secrets
 import socket
-from typing import Any
+from typing import Any, cast
 
-from twisted.internet.defer import Deferred
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
+from zope.interface import implementer
 
-from callfs.backends.interfaces import HandedOver
+from callfs.backends.breaker import BreakerSettings
+from callfs.backends.interfaces import BlobStat, HandedOver, IBlobBackend, IBlobReader, IHandingReader
+from callfs.backends.memory import MemoryBackend
 from callfs.backends.peer import PeerBlobs
+from callfs.deferreds import returns_deferred
+from callfs.engine.opening import open_blob
+from callfs.engine.ports import Storage
+from callfs.engine.settings import EngineSettings
+from callfs.model import BlobRef, LocalPlacement, S3Placement
 from tests.backends.peersupport import (
     BEARER,
     HERE,
@@ -24,8 +35,10 @@ from tests.backends.peersupport import (
     make_peers,
     moment,
 )
+from tests.backends.s3_support import wall_clock
 from tests.backends.support import make_local
 from tests.contract.backends import MIB, content, new_id, put
+from tests.support.engine import Counts
 
 SIZE = 24 * MIB
 DATA = content(SIZE)
@@ -59,10 +72,14 @@ def descriptors() -> int:
 class _Case(TestCase):
     timeout = 60
 
-    async def through(self, url: str, timeout_seconds: float = 5.0) -> tuple[str, int]:
+    async def through(
+        self, url: str, timeout_seconds: float = 5.0, breaker: BreakerSettings | None = None
+    ) -> tuple[str, int]:
         """The address of a node that has the blobs of the one at ``url``."""
         self.observed = Observed()
-        self.peers = make_peers(self, {THERE: url}, observer=self.observed, timeout_seconds=timeout_seconds)
+        self.peers = make_peers(
+            self, {THERE: url}, observer=self.observed, timeout_seconds=timeout_seconds, breaker=breaker
+        )
         blobs: Any = await self.peers.blobs(THERE)
         assert isinstance(blobs, PeerBlobs)
         self.front = Holder(self, blobs, instance_id=HERE)
@@ -147,8 +164,8 @@ class RelayTests(_Case):
         assert reader.hand_over(0, 1000) is None
 
 
-class BrokenRelayTests(_Case):
-    """From a node that fails in the middle."""
+class _BrokenCase(_Case):
+    """A node that fails in the middle."""
 
     def script(self, end: Any, times: int) -> Any:
         """Answers with 10 MiB, and then does ``end``; so many times, then as it should."""
@@ -180,6 +197,10 @@ class BrokenRelayTests(_Case):
 
         return script
 
+
+class BrokenRelayTests(_BrokenCase):
+    """From a node that fails in the middle."""
+
     async def answered(self, end: Any, times: int) -> tuple[bytes, bytes]:
         """What a client gets."""
         peer = ScriptedPeer(self, self.script(end, times))
@@ -192,6 +213,16 @@ class BrokenRelayTests(_Case):
             assert body == DATA
             assert self.asked == 2
             assert self.observed.failures == [(THERE, "cut")]
+
+    async def test_not_held_against_the_node(self) -> None:
+        """
+        A cut may be the doing of a client that reads slowly: also where one failure is enough to spare a node the
+        rest is asked for.
+        """
+        peer = ScriptedPeer(self, self.script(lambda script: script.wire.loseConnection(), 1))
+        breaker = BreakerSettings(threshold=1, first_delay_seconds=60.0)
+        _, body = await get(await self.through(peer.url, timeout_seconds=0.5, breaker=breaker), new_id())
+        assert body == DATA
 
     async def test_cut_again(self) -> None:
         """When it is cut again, so is the client's answer: it is shorter than announced, and says nothing wrong."""
@@ -207,3 +238,72 @@ class BrokenRelayTests(_Case):
         assert len(body) < SIZE
         assert DATA.startswith(body)
         assert self.observed.failures == [(THERE, "cut"), (THERE, "timeout")]
+
+
+@implementer(IBlobBackend)
+class Copies:
+    """A blob with a copy on another node and, behind that, one in memory; as the engine opens it."""
+
+    name = "localfs"
+
+    def __init__(self, peers: Any) -> None:
+        self.second = MemoryBackend(now=wall_clock, name="s3")
+        self.metrics = Counts()
+        self._storage = Storage(
+            metadata=cast(Any, None),
+            backends={"s3": self.second},
+            peers=peers,
+            settings=EngineSettings(instance_id=HERE, file_op_timeout_seconds=5.0),
+            now=wall_clock,
+            clock=cast(Any, reactor),
+            token_bytes=secrets.token_bytes,
+            metrics=self.metrics,
+        )
+
+    @returns_deferred
+    async def open(self, blob_id: str) -> IBlobReader:
+        """See :meth:`IBlobBackend.open`."""
+        sha256 = hashlib.sha256(DATA).digest()
+        (second,) = await self.second.list_blobs()
+        replica = BlobRef(second.id, SIZE, sha256, S3Placement())
+        blob = BlobRef(blob_id, SIZE, sha256, LocalPlacement(THERE), replicas=(replica,))
+        return await open_blob(self._storage, "/f", blob)
+
+    def stat(self, blob_id: str) -> Deferred[BlobStat]:
+        """See :meth:`IBlobBackend.stat`."""
+        return succeed(BlobStat(blob_id, SIZE, 0))
+
+
+class SecondCopyTests(_BrokenCase):
+    """Of a file that has a second copy."""
+
+    async def copies(self, url: str) -> Copies:
+        """A node at which the first copy is at ``url``."""
+        await self.through(url, timeout_seconds=0.5)
+        copies = Copies(self.peers)
+        await put(copies.second, DATA)
+        self.front = Holder(self, copies, instance_id=HERE)
+        return copies
+
+    async def test_handed_over(self) -> None:
+        """It is passed on by the kernel as well."""
+        backend = make_local(self)
+        blob_id = await put(backend, DATA)
+        copies = await self.copies(Holder(self, backend).url)
+        reader = await copies.open(blob_id)
+        assert IHandingReader.providedBy(reader)
+        await reader.read(0, 1000)
+        assert isinstance(cast(Any, reader).hand_over(1000, SIZE - 1000), HandedOver)
+        reader.close()
+        assert (await get(self.front.address, blob_id))[1] == DATA
+        assert copies.metrics.of["error", "engine", "copy_changed"] == 0
+
+    async def test_cut_for_good(self) -> None:
+        """When its node is gone in the middle, the second copy goes on with the very next byte."""
+        for end in (lambda script: script.wire.loseConnection(), lambda script: None):
+            copies = await self.copies(ScriptedPeer(self, self.script(end, 99)).url)
+            _, body = await get(self.front.address, new_id())
+            assert body == DATA
+            assert copies.metrics.of["error", "engine", "copy_changed"] == 1
+            # Once more at that byte, and not from the beginning.
+            assert self.asked == 2

@@ -58,6 +58,47 @@ class ClosingTests(FaultyServer, TestCase):
         assert uploads.get("Uploads", []) == []
 
 
+class CuttingTests(FaultyServer, TestCase):
+    """``cut``."""
+
+    timeout = 60
+
+    async def test_a_commit_under_way(self: Any) -> None:
+        """A commit without an answer fails at once, and so does whatever comes; then closing waits for nothing."""
+        await self.begin()
+        backend = self.backend()
+        self.faulty.on(".", silence, times=100)
+        small, large = await backend.stage(new_id()), await backend.stage(new_id())
+        await small.write(b"data")
+        await large.write(content(9 * MIB))
+        coming = self.faulty.comes("PUT")
+        commits = [small.commit(), large.commit()]
+        await coming
+        backend.cut()
+        for commit in commits:
+            await self.assertFailure(commit, PeerUnavailable)
+        await self.assertFailure(backend.open(new_id()), PeerUnavailable)
+        await self.assertFailure(backend.check(), PeerUnavailable)
+        assert await backend.close() is None
+
+    async def test_a_pause_under_way(self: Any) -> None:
+        """What waits to be tried again isn't."""
+        await self.begin()
+        backend = self.backend({"random": lambda: 1.0})
+        self.faulty.on("GET", reply(503, "SlowDown", Retry_After="5"), times=100)
+        coming = self.faulty.comes("GET")
+        opening = backend.open(new_id())
+        await coming
+        while not self.faulty.matching("GET"):
+            await moment()
+        for _ in range(20):
+            await moment()
+        asked = len(self.faulty.matching("GET"))
+        backend.cut()
+        await self.assertFailure(opening, PeerUnavailable)
+        assert len(self.faulty.matching("GET")) == asked
+
+
 class StrangeReplyTests(FaultyServer, TestCase):
     """What no server should send."""
 

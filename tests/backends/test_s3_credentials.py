@@ -23,7 +23,7 @@ from callfs.backends.s3_settings import S3Settings
 from callfs.backends.s3_unusable import S3Unusable
 from callfs.config.secret import Secret
 from callfs.deferreds import returns_deferred
-from tests.backends.s3_support import FaultyServer
+from tests.backends.s3_support import FaultyServer, names_nothing
 from tests.backends.support import new_folder, start_pool
 from tests.contract.backends import get, put
 from tests.support.faulty_s3 import reply
@@ -170,7 +170,7 @@ class ChainTests(FaultyServer, TestCase):
         await self.begin()
         backend = self.backend(access_key=None, secret_key=None)
         self.faulty.on("GET", reply(400, "ExpiredToken"), times=2)
-        error = await self.assertFailure(backend.recognise("a" * 32, True), S3Unusable)  # type: ignore[func-returns-value]
+        error = await self.assertFailure(backend.recognise("a" * 32, True, names_nothing), S3Unusable)  # type: ignore[func-returns-value]
         assert "Renew them" in str(error)
         assert len(self.faulty.seen) == 2
 

@@ -10,7 +10,7 @@ from typing import Any
 from twisted.trial.unittest import TestCase
 
 from callfs.backends.s3_settings import S3Keys
-from tests.backends.s3_support import FaultyServer
+from tests.backends.s3_support import FaultyServer, names_nothing
 from tests.contract.backends import MIB, content, get, listed, new_id, put
 from tests.support.faulty_s3 import Held
 from tests.support.signatures import is_signed
@@ -27,7 +27,7 @@ class SignatureTests(FaultyServer, TestCase):
             await self.begin()
             self.prefix = odd + self.prefix if odd.startswith("/") else self.prefix + odd
             backend = self.backend()
-            await backend.recognise("0" * 32, True)
+            await backend.recognise("0" * 32, True, names_nothing)
             blob_id, large = await put(backend, b"data"), await put(backend, content(PART + 1))
             await backend.set_aside(blob_id)
             assert [found.id for found in await backend.list_set_aside()] == [blob_id]

@@ -9,7 +9,7 @@ from twisted.trial.unittest import TestCase
 
 from callfs.backends.s3_unusable import S3Unusable
 from callfs.errors import PeerUnavailable
-from tests.backends.s3_support import FaultyServer
+from tests.backends.s3_support import FaultyServer, names_nothing
 from tests.backends.support import new_folder
 from tests.backends.test_peer_tls import Authority
 from tests.contract.backends import MIB, content, get, new_id, put
@@ -48,7 +48,7 @@ class TlsTests(FaultyServer, TestCase):
         for authority, name in ((Authority("a stranger's"), "127.0.0.1"), (self.authority, "s3.example.org")):
             await self.begin(authority.server(name))
             backend = self.backend({"random": lambda: 0.0})
-            error = await self.assertFailure(backend.recognise("a" * 32, True), S3Unusable)  # type: ignore[func-returns-value]
+            error = await self.assertFailure(backend.recognise("a" * 32, True, names_nothing), S3Unusable)  # type: ignore[func-returns-value]
             assert "Its TLS certificate isn't good. Correct backend.s3_endpoint" in str(error)
             await self.assertFailure(backend.open(new_id()), PeerUnavailable)
             assert self.faulty.seen == []

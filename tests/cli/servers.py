@@ -100,9 +100,3 @@ def played(behaviour: Behaviour) -> Iterator[PlayedDaemon]:
         yield daemon
     finally:
         daemon.close()
-
-
-def free_port() -> int:
-    """A port on which nobody listens just now."""
-    with played(lambda _: None) as daemon:
-        return int(daemon.url.rpartition(":")[2])

@@ -13,9 +13,10 @@ import pytest
 from click.testing import CliRunner
 
 from callfs.cli import main
-from tests.cli.servers import Asked, PlayedDaemon, free_port, played, refusal
+from tests.cli.servers import Asked, PlayedDaemon, played, refusal
 from tests.cli.test_node import configuration, run
 from tests.support.nodesite import SECRET
+from tests.support.ports import free_port
 
 JOIN, STATUS = "/v1/internal/raft/join", "/v1/internal/raft/status"
 
@@ -99,13 +100,13 @@ class TestChanges:
     @pytest.mark.parametrize(
         ("command", "said"),
         [
-            ("remove", "Node n2 doesn't belong to the cluster any more.\n"),
+            ("remove", "Node n2 doesn't belong to the cluster. Its members are: n1, n3.\n"),
             ("transfer-leader", "Node n2 leads the cluster.\n"),
         ],
     )
     def test_done(self, tmp_path: Path, command: str, said: str) -> None:
         """The daemon is asked, and the outcome said."""
-        with played(lambda _: {"leader_id": "n1"}) as daemon:
+        with played(lambda _: {"leader_id": "n1", "members": ["n1", "n3"]}) as daemon:
             assert run(as_node(tmp_path), "cluster", command, "n2", "--url", daemon.url) == (0, said, "")
         assert daemon.asked == [
             Asked("POST", f"/v1/internal/raft/{command}", f"Bearer {SECRET}", {"node_id": "n2"})

@@ -10,7 +10,8 @@ import pytest
 from callfs.cli.daemonclient import DaemonClient, DaemonFailure, failing_with_status
 from callfs.config.schema import AuthConfig, Config, ServerConfig
 from callfs.config.secret import Secret
-from tests.cli.servers import Asked, Behaviour, Reply, free_port, played, refusal
+from tests.cli.servers import Asked, Behaviour, Reply, played, refusal
+from tests.support.ports import free_port
 
 SECRET = "internal-secret-0123456789"
 PATH = "/v1/internal/thing"

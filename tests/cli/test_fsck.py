@@ -60,7 +60,7 @@ class TestWrongFolder:
 def test_node_without_a_disk(tmp_path: Path) -> None:
     """A node that has no local disk is told that there is nothing to be checked there, and where to go."""
     node = Daemon(tmp_path, {"backend": {"localfs_root_path": "", "default_backend": "s3", "s3_bucket_name": "b"}})
-    checked = node.fsck()
+    checked = node.fsck("--backend", "localfs")
     assert checked.returncode == 1
     assert "backend.localfs_root_path is empty" in checked.stderr
     assert "Traceback" not in checked.stderr

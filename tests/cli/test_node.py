@@ -18,7 +18,7 @@ from callfs.cli.node import MOST_PASSES
 from callfs.cli.progress import LINE_SECONDS, shown
 from callfs.metadata.commands import PostponeReplication
 from tests.cli.servers import Asked, Behaviour, played, refusal
-from tests.support.engine import NODE
+from tests.support.engine import NODE, started
 from tests.support.nodes import S3, SECOND, THIRD
 from tests.support.nodesite import API_KEY, SECRET, NodeSiteCase
 
@@ -73,6 +73,23 @@ class TestDrain(CommandCase):
         assert await self.store.list_blobs("", 1000, SECOND) == []
         assert await self.places_of("/d/7") == [S3]
         assert SECOND in [instance.id for instance in await self.store.instances()]
+
+    async def test_new_files_meanwhile(self) -> None:
+        """What is newly written to the node while it is drained goes, too, also what comes at the very end."""
+        late: list[Deferred[Any]] = []
+
+        def write(point: str) -> None:
+            if point == "relocate.switched" and len(late) < FILES + 10:
+                late.append(started(self.put_at(SECOND, f"/late/{len(late)}")))
+
+        self.at_point = write
+        status, out, err = await self.run_command("node", "drain", SECOND, "--to", THIRD)
+        assert (status, err) == (0, "")
+        assert out.splitlines()[1] == f"Nothing is left on {SECOND}."
+        assert len(late) == FILES + 10
+        assert await self.store.list_blobs("", 1000, SECOND) == []
+        for number in range(len(late)):
+            assert await self.read_at(NODE, f"/late/{number}") == b"content"
 
     async def test_twice(self) -> None:
         """A node that holds nothing is drained at once."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import secrets
-import socket
 import tempfile
 import time
 from collections.abc import Callable
@@ -25,6 +24,7 @@ from callfs.cluster.peers import PeerTransport
 from callfs.cluster.settings import ClusterSettings
 from callfs.raft.boundary import Role
 from tests.cluster.proxy import TcpProxy
+from tests.support.ports import free_port
 from tests.support.raft import MemoryState, MemoryTransport, Network, Recording
 
 reactor: Any = global_reactor
@@ -43,13 +43,6 @@ def temporary_folder(case: TestCase) -> Path:
     folder = tempfile.TemporaryDirectory(prefix="callfs-cluster-")
     case.addCleanup(folder.cleanup)
     return Path(folder.name)
-
-
-def free_port() -> int:
-    """A port that nobody uses just now."""
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        port: int = listening.getsockname()[1]
-        return port
 
 
 async def until(probe: Callable[[], Any], what: str, within_seconds: float = 15.0) -> Any:
@@ -205,7 +198,13 @@ class Cluster:
         first, *others = self.places.values()
         first.options = {**first.options, "bootstrap": True}
         await gatherResults([place.start() for place in (*others, first)])
+        await self.known_to_all()
+
+    async def known_to_all(self) -> None:
+        """Wait for a leader, and until all know the members: before that the others can't do without the first."""
         await self.leader()
+        places = [place for place in self.places.values() if hasattr(place, "node")]
+        await until(lambda: all(place.node.membership().members for place in places), "a membership on all nodes")
 
     async def leader(self) -> Place:
         """The one that leads."""

@@ -9,8 +9,10 @@ import sqlite3
 import subprocess
 import sys
 import time
+import zlib
 from pathlib import Path
 
+import msgspec
 import pytest
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import TestCase
@@ -129,6 +131,30 @@ class WritingTests(TestCase):
         saved = stored(self.folder).saved
         assert (saved.point, saved.entries, saved.applied) == (point, entries(4, 5), 3)
 
+    async def test_a_cut_goes_through_what_was_written_together(self) -> None:
+        """Whatever was in one write, what is kept is what comes after the point."""
+        point = SnapshotMeta(7, 1, MEMBERSHIP)
+        await self.written(
+            Write(number=1, entries=entries(1, 5)),
+            Write(number=2, entries=entries(6, 9)),
+            Write(number=3, point=point, entries=entries(10, 12)),
+        )
+        assert stored(self.folder).saved.entries == entries(8, 12)
+
+    async def test_newer_entries_take_the_place_of_several_writes_and_a_part_of_one(self) -> None:
+        """In the same process, and in one that found them."""
+        await self.written(*[Write(number=each, entries=entries(3 * each - 2, 3 * each)) for each in range(1, 5)])
+        await self.written(
+            Write(number=1, entries=entries(5, 6, term=2)), Write(number=2, entries=entries(7, 7, 2))
+        )
+        assert stored(self.folder).saved.entries == entries(1, 4) + entries(5, 7, term=2)
+        await self.written(
+            Write(number=1, entries=entries(8, 20, term=2)),
+            Write(number=2, entries=entries(2, 3, term=3)),
+            Write(number=3, entries=entries(4, 5, term=3)),
+        )
+        assert stored(self.folder).saved.entries == entries(1, 1) + entries(2, 5, term=3)
+
     async def test_a_discarded_log_starts_anew_from_the_point(self) -> None:
         """All entries go, those after the point too, before new ones come."""
         point = SnapshotMeta(9, 2, MEMBERSHIP)
@@ -192,7 +218,7 @@ class WritingTests(TestCase):
         log.start(events)
         log.write(Write(number=1, entries=entries(1, 1)))
         await until(lambda: events.durable == 1, "a durable write")
-        log.write(Write(number=2, entries=(Entry(1, 1, EntryKind.COMMAND, None),)))  # type: ignore[arg-type]
+        log.write(Write(number=2, entries=(Entry(1, 1, EntryKind.COMMAND, object()),)))  # type: ignore[arg-type]
         log.write(Write(number=3, entries=entries(2, 2)))
         await until(lambda: events.failures, "the failure")
         log.write(Write(number=4, entries=entries(3, 3)))
@@ -210,7 +236,8 @@ class RefusingTests(TestCase):
         file = LogFile(self.folder, "n1")
         file.open(secrets.token_bytes)
         file.connection.execute("BEGIN")
-        file.carry_out(Write(number=1, entries=entries(1, 10), hard_state=HardState(1, "n1", 4)))
+        for number, (first, last) in enumerate(((1, 4), (5, 5), (6, 8), (9, 10)), 1):
+            file.carry_out(Write(number=number, entries=entries(first, last), hard_state=HardState(1, "n1", 4)))
         file.connection.execute("COMMIT")
         file.close()
 
@@ -229,23 +256,33 @@ class RefusingTests(TestCase):
 
     def test_a_changed_entry_is_found(self) -> None:
         """A row whose checksum is wrong: the node doesn't start."""
-        change(self.folder, "UPDATE entries SET data = x'00' WHERE position = 5")
-        self.damaged("bad checksum of entry 5")
+        change(self.folder, "UPDATE runs SET entries = x'9194050101c403352e32' WHERE last = 5")
+        self.damaged("bad checksum of entries 5 to 5")
 
-    def test_a_changed_term_is_found(self) -> None:
-        """The checksum covers the term."""
-        change(self.folder, "UPDATE entries SET term = 2 WHERE position = 5")
-        self.damaged("bad checksum of entry 5")
+    def test_a_moved_run_is_found(self) -> None:
+        """The checksum covers the positions."""
+        change(self.folder, "UPDATE runs SET first = 10, last = 11 WHERE last = 10")
+        self.damaged("bad checksum of entries 10 to 11")
 
-    def test_a_moved_entry_is_found(self) -> None:
-        """The checksum covers the position."""
-        change(self.folder, "UPDATE entries SET position = 11 WHERE position = 10")
-        self.damaged("entry 10 is missing")
+    def test_entries_that_are_not_what_their_row_says_are_found(self) -> None:
+        """However right the checksum is."""
+        self.replace_run(5, 5, msgspec.msgpack.encode(entries(6, 6)))
+        self.damaged("entries 5 to 5 aren't in their row")
 
-    def test_a_missing_entry_is_found(self) -> None:
+    def test_missing_entries_are_found(self) -> None:
         """A log has no gaps."""
-        change(self.folder, "DELETE FROM entries WHERE position = 3")
-        self.damaged("entry 3 is missing")
+        change(self.folder, "DELETE FROM runs WHERE last = 8")
+        self.damaged("entry 6 is missing")
+
+    def test_a_missing_beginning_is_found(self) -> None:
+        """The log goes on right after where it was cut."""
+        change(self.folder, "DELETE FROM runs WHERE last = 4")
+        self.damaged("entry 1 is missing")
+
+    def replace_run(self, first: int, last: int, data: bytes) -> None:
+        """Write other entries, with their checksum."""
+        checksum = zlib.crc32(data, zlib.crc32(f"{first} {last} ".encode()))
+        change(self.folder, "UPDATE runs SET entries = ?, checksum = ? WHERE last = ?", data, checksum, last)
 
     def test_a_changed_vote_is_found(self) -> None:
         """A hard state that isn't what was stored is worse than none."""
@@ -254,8 +291,13 @@ class RefusingTests(TestCase):
 
     def test_an_entry_of_an_unknown_kind_is_found(self) -> None:
         """It can't be guessed what it means."""
-        change(self.folder, "UPDATE entries SET kind = 77 WHERE position = 3")
-        self.damaged("unknown kind")
+        self.replace_run(5, 5, msgspec.msgpack.encode([(5, 1, 77, b"")]))
+        self.damaged("entries 5 to 5 can't be read: Invalid enum value 77")
+
+    def test_a_log_of_before_the_first_release_is_refused(self) -> None:
+        """It is said so, rather than guessed what is in it."""
+        change(self.folder, "PRAGMA user_version = 1")
+        self.damaged("before the first release")
 
     def test_a_lost_identity_is_not_replaced(self) -> None:
         """A log without its disk's id isn't given a new one."""
@@ -342,12 +384,13 @@ def test_a_killed_process_keeps_what_it_called_durable(tmp_path: Path, step: str
     assert len(found) % 50 == 0
 
 
-def test_a_process_killed_at_any_time_keeps_what_it_called_durable(tmp_path: Path) -> None:
-    """The same from outside, under load."""
+@pytest.mark.parametrize("writes", [20, 400])
+def test_a_process_killed_at_any_time_keeps_what_it_called_durable(tmp_path: Path, writes: int) -> None:
+    """The same from outside, under load; also when SQLite's write-ahead log was begun anew meanwhile."""
     process = writing(tmp_path / "log", 4000, "never")
     assert process.stdout is not None
     durable = 0
-    while durable < 20:
+    while durable < writes:
         line = process.stdout.readline()
         assert line.startswith("durable"), line
         durable = int(line.split()[1])

@@ -15,11 +15,12 @@ from callfs.cluster.connections import DeclinedQuestion
 from callfs.cluster.forming import CannotForm
 from callfs.cluster.identity import PeerIdentity
 from callfs.cluster.interfaces import ChangeRefused, SnapshotMeta, StateUnusable
-from callfs.cluster.logfile import LogFile
+from callfs.cluster.logfile import LogFile, LogUnusable
 from callfs.cluster.questions import Chunk, Install, Offer, encode
 from callfs.cluster.snapshot_sending import chunk_checksum
 from callfs.errors import InsufficientStorage, MetadataUnavailable, OutcomeUnknown
-from tests.cluster.nodes import Cluster, propose_all, reactor, temporary_folder, turns, until
+from callfs.raft.boundary import HardState
+from tests.cluster.nodes import ELECTION_SECONDS, Cluster, propose_all, reactor, temporary_folder, turns, until
 from tests.support.raft import KeptState, Network
 
 
@@ -183,8 +184,8 @@ class BothWays(ClusterCase):
         assert isinstance(await failure(leader.node.transfer(follower.node_id)), ChangeRefused)
 
     async def test_the_leadership_is_handed_to_whom_it_should(self) -> None:
-        """A transfer asked of any node makes the named voter lead."""
-        cluster = await self.formed()
+        """A transfer asked of any node makes the named voter lead, if it can within an election timeout."""
+        cluster = await self.formed(election_timeout_seconds=4 * ELECTION_SECONDS)
         follower, leader = await cluster.follower(), await cluster.leader()
         await follower.node.transfer(follower.node_id)
         await until(lambda: follower.leads, "the leadership")
@@ -315,6 +316,20 @@ class BothWays(ClusterCase):
         error = await failure(second.start())
         assert isinstance(error, CannotForm)
         assert "belongs to a cluster already" in str(error)
+
+    async def test_a_log_that_contradicts_itself_is_refused(self) -> None:
+        """A node that knew more committed than its log has lost entries: it says what to do."""
+        cluster = await self.formed()
+        follower = await cluster.follower()
+        await follower.node.stop()
+        file = LogFile(follower.folder, follower.node_id)
+        known = file.open(secrets.token_bytes).saved.hard_state
+        file.put_fact("hard_state", HardState(known.term, known.vote, 99))
+        file.close()
+        error = await failure(follower.start())
+        assert isinstance(error, LogUnusable)
+        assert "99 was committed" in str(error)
+        assert "cluster join" in str(error)
 
     async def test_a_wiped_voter_does_not_count(self) -> None:
         """A voter that lost its disk gets no vote until it was removed and joined again."""
@@ -501,22 +516,6 @@ class InMemoryTests(BothWays):
     def network(self) -> Network:
         """No sockets."""
         return Network(reactor)
-
-    async def test_a_node_that_moved_is_found(self) -> None:
-        """It tells whom it reaches where it is, so the leader reaches it, and all learn its new address."""
-        cluster = await self.formed()
-        leader, follower = await cluster.leader(), await cluster.follower()
-        await follower.node.stop()
-        await leader.node.propose(b"meanwhile")
-        follower.address = follower.bind_address = f"{follower.node_id}:2"
-        await follower.start()
-
-        def told() -> bool:
-            members = [place.node.membership().get(follower.node_id) for place in cluster.places.values()]
-            return all(member is not None and member.raft_address == follower.address for member in members)
-
-        await until(told, "the new address on all nodes", 30)
-        assert await follower.node.propose(b"moved")
 
 
 del BothWays  # else it would be collected as well

@@ -90,7 +90,8 @@ def test_what_happens_is_counted() -> None:
     """Proposals, elections, writes, snapshots, connections, errors."""
     metrics = Metrics()
     cluster = ClusterMetrics(metrics.registry, metrics.error)
-    cluster.raft_proposal("applied", 0.01)
+    cluster.raft_applied([0.01, 0.3, 0.0005])
+    cluster.raft_proposal("unknown", 40)
     cluster.raft_election()
     cluster.raft_leader_changed()
     cluster.raft_log_written(0.002)
@@ -99,8 +100,14 @@ def test_what_happens_is_counted() -> None:
     cluster.peer_message_lost("n2")
     cluster.error("raft", "disk_full")
     shown = samples(metrics)
-    assert shown["callfs_raft_proposals_total[applied]"] == 1
-    assert shown["callfs_raft_proposal_duration_seconds_count"] == 1
+    assert shown["callfs_raft_proposals_total[applied]"] == 3
+    assert shown["callfs_raft_proposals_total[unknown]"] == 1
+    assert shown["callfs_raft_proposal_duration_seconds_count"] == 4
+    assert shown["callfs_raft_proposal_duration_seconds_sum"] == 40.3105
+    assert [
+        shown[f"callfs_raft_proposal_duration_seconds_bucket[{bound}]"]
+        for bound in ("0.0005", "0.001", "0.01", "0.25", "0.5", "30.0", "+Inf")
+    ] == [1, 1, 2, 2, 3, 3, 4]
     assert shown["callfs_raft_elections_total"] == 1
     assert shown["callfs_raft_leader_changes_total"] == 1
     assert shown["callfs_raft_log_write_duration_seconds_count"] == 1

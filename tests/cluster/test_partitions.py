@@ -7,7 +7,7 @@ import random
 from twisted.internet.defer import Deferred, gatherResults
 
 from callfs.errors import CallFSError, MetadataUnavailable, OutcomeUnknown
-from tests.cluster.nodes import Cluster, Place, propose_all, reactor, turns, until
+from tests.cluster.nodes import ELECTION_SECONDS, Cluster, Place, propose_all, reactor, turns, until
 from tests.cluster.test_driver import ClusterCase, failure
 from tests.support.raft import Network
 
@@ -37,6 +37,26 @@ class PartitionTests(ClusterCase):
         self.net.heal()
         await old.node.read_barrier()
         assert old.state.values == ["before", "after"]
+
+    async def test_a_leader_that_reaches_no_majority_steps_down(self) -> None:
+        """
+        Whichever way it is cut, three election timeouts later it leads no more (6.2). Who reads there is refused
+        when ``apply_timeout`` is over, also where it still hears who leads now.
+        """
+        cluster = await self.formed(apply_timeout_seconds=2.0)
+        for ways in ("outwards", "inwards", "both"):
+            old = await cluster.leader()
+            for other in cluster.places:
+                cutting = {(old.node_id, other): ways != "inwards", (other, old.node_id): ways != "outwards"}
+                self.net.cut |= {way for way, is_cut in cutting.items() if is_cut and other != old.node_id}
+            begun = reactor.seconds()
+            reading = old.node.read_barrier()
+            await until(lambda old=old: not old.leads, "the retreat", 3 * ELECTION_SECONDS + 1.0)
+            assert isinstance(await failure(reading), MetadataUnavailable)
+            assert isinstance(await failure(old.node.read_barrier()), MetadataUnavailable)
+            assert reactor.seconds() - begun < 2 * 2.0 + 1.0
+            self.net.heal()
+            assert await old.node.read_barrier()
 
     async def test_a_node_that_was_cut_off_does_not_depose_the_leader(self) -> None:
         """However long a follower campaigned in vain, nobody notices when it is back (thesis 9.6)."""

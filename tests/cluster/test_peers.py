@@ -24,8 +24,9 @@ from callfs.cluster.peers import MAX_UNPROVEN, PeerTransport
 from callfs.cluster.tls import PeerTLS, TLSUnusable
 from callfs.cluster.wire import Answer, Malformed, encode
 from tests.cluster.certificates import Authority
-from tests.cluster.nodes import SECRET, free_port, reactor, temporary_folder, until
+from tests.cluster.nodes import SECRET, reactor, temporary_folder, until
 from tests.cluster.proxy import TcpProxy
+from tests.support.ports import free_port
 from tests.support.raft import Recording
 
 
@@ -39,6 +40,9 @@ class Peer:
         self.address = f"127.0.0.1:{free_port()}"
         self.observer = Recording()
         self.messages: list[tuple[str, bytes]] = []
+        self.reached: list[str] = []
+        self.judged: list[str] = []
+        self.refusal: str | None = None
         self.answer: Callable[[bytes], Deferred[bytes]] = lambda question: succeed(b"answer to " + question)
         self.transport = PeerTransport(
             self.address,
@@ -55,10 +59,14 @@ class Peer:
         return PeerIdentity(self.name, self.cluster_id, f"disk of {self.name}", 1, self.address, "")
 
     def admit(self, peer: PeerIdentity) -> str | None:
-        return None
+        self.judged.append(peer.node_id)
+        return self.refusal
 
     def opened(self, peer: PeerIdentity) -> None:
         pass
+
+    def reached_by(self, peer: PeerIdentity) -> None:
+        self.reached.append(peer.node_id)
 
     def message(self, peer: PeerIdentity, payload: bytes) -> None:
         if payload == b"nonsense":
@@ -114,6 +122,13 @@ class TalkingTests(PeerCase):
             a.transport.send("b", b"%d" % number)
         await until(lambda: len(b.messages) == 100, "all messages")
         assert b.messages == [("a", b"%d" % number) for number in range(100)]
+
+    async def test_who_is_reached_is_told_by_whom(self) -> None:
+        """Also when nothing is sent: a member that moved says so by connecting."""
+        a, b = await self.peer("a"), await self.peer("b")
+        await a.knows(b)
+        assert b.reached == ["a"]
+        assert a.reached == []
 
     async def test_questions_are_answered_or_declined(self) -> None:
         """An answer, a refusal with its reason, and a failure are told apart."""
@@ -360,6 +375,18 @@ class StrangersTests(PeerCase):
         await a.knows(b)
         assert await a.transport.ask("b", b"well", 5) == b"answer to well"
 
+    async def test_a_copy_of_a_peer_is_refused_while_that_is_heard(self) -> None:
+        """Two processes with one name and one disk would be taken for one; a node that moved is gone elsewhere."""
+        one, two, copy = await self.peer("one"), await self.peer("two"), await self.peer("two")
+        await two.knows(one)
+        copy.transport.set_peers({"one": one.address})
+        await until(lambda: "twin" in copy.observer.refused, "the refusal of the copy")
+        two.transport.send("one", b"the node itself")
+        await until(lambda: one.messages == [("two", b"the node itself")], "the node's own message")
+        assert copy.transport.connected() == ()
+        await two.transport.stop()
+        await copy.knows(one)
+
     async def test_a_second_connection_of_a_peer_replaces_the_first(self) -> None:
         """A peer that comes again has forgotten its earlier connection."""
         a, b = await self.peer("a"), await self.peer("b")
@@ -367,6 +394,7 @@ class StrangersTests(PeerCase):
         again = Peer("a")
         await again.transport.start(again.identity, again)
         self.addCleanup(again.transport.stop)
+        again.address = a.address
         again.transport.set_peers({"b": b.address})
         await until(lambda: again.transport.connected() == ("b",), "the second")
         await until(lambda: a.observer.connected["b"] is False, "the end of the first")

@@ -16,9 +16,9 @@ import pytest
 
 from callfs.cluster.logfile import LogFile
 from callfs.raft.messages import EntryKind
-from tests.cluster.nodes import free_port
 from tests.support.daemon import die_with_parent
 from tests.support.mounts import SmallDisk
+from tests.support.ports import free_port
 from tests.support.raft import KeptState
 from tests.support.waiting import eventually
 

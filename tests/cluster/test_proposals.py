@@ -130,6 +130,47 @@ class ProposalsTests(SynchronousTestCase):
         self.proposals.try_again()
         assert [again for again, _ in self.take()] == [proposal]
 
+    def test_two_that_were_given_one_place_are_both_answered(self) -> None:
+        """Two leaders, one after the other: whichever entry stays there, the other command goes again."""
+        for stays in (0, 1):
+            first, one, of_one = self.proposed(b"1")
+            second, two, of_two = self.proposed(b"2")
+            self.proposals.placed(one, Place(1, self.index + 1))
+            self.proposals.placed(two, Place(2, self.index + 1))
+            requests = [of_one, of_two]
+            self.apply(requests[stays], b"stayed", term=stays + 1)
+            self.proposals.try_again()
+            [(_, again)] = [taken for taken in self.take() if taken[1].sequence != requests[stays].sequence]
+            assert again.sequence == requests[1 - stays].sequence
+            self.apply(again, b"went again", term=2)
+            results = [self.successResultOf(each).result for each in (first, second)]
+            assert results == ([b"stayed", b"went again"] if stays == 0 else [b"went again", b"stayed"])
+
+    def test_a_place_told_after_a_new_state_is_asked_again(self) -> None:
+        """A state that was put in place of many entries may contain the one that an answer speaks of."""
+        deferred, proposal, request = self.proposed()
+        self.proposals.jumped(self.index + 100)
+        self.proposals.placed(proposal, Place(1, self.index + 5))
+        self.index += 100
+        self.proposals.try_again()
+        [(_, repeated)] = self.take()
+        assert repeated.sequence == request.sequence
+        self.apply(repeated, b"kept")
+        assert self.successResultOf(deferred).result == b"kept"
+
+    def test_what_was_asked_for_under_the_old_client_answers_nobody_under_the_new_one(self) -> None:
+        """Numbers begin anew with each client; an entry of the last one that comes late isn't taken for another."""
+        first, _, of_first = self.proposed(b"1")
+        second, _, of_second = self.proposed(b"2")
+        self.apply(of_first, ClientForgotten())
+        self.apply(of_second, ClientForgotten())
+        self.register()
+        self.proposals.try_again()
+        self.take()
+        self.apply(of_second, b"late")
+        self.assertNoResult(first)
+        self.assertNoResult(second)
+
     def test_what_was_never_placed_certainly_did_not_happen(self) -> None:
         """Refused until the time is over: unavailable."""
         deferred, proposal, _ = self.proposed()

@@ -170,6 +170,19 @@ class ReceivingTests(SynchronousTestCase):
         (self.folder / INCOMING).rmdir()
         self.failureResultOf(self.receiving.came(chunk(0)), DeclinedQuestion)
 
+    def test_a_state_that_cannot_be_made_durable_is_fetched_anew(self) -> None:
+        """What a failed fsync left behind is never taken for stored."""
+        self.all_came()
+        (arriving,) = self.left()
+        arriving.unlink()
+        arriving.symlink_to("/dev/null")  # can be read and written, and not synchronised
+        failure = self.failureResultOf(self.receiving.complete(Install(SHA256)), DeclinedQuestion)
+        assert failure.value.reason == "disk"
+        assert self.left() == []
+        self.all_came()
+        assert self.complete() == Wanted(len(STATE), True)
+        assert self.installed == [STATE]
+
     def test_a_digest_of_another_length_is_declined(self) -> None:
         """It would be the name of a file."""
         self.failureResultOf(self.receiving.offered(Offer(META, 1, b"../x")), DeclinedQuestion)

@@ -322,6 +322,24 @@ def test_admin_without_a_key_warns(folder: Folder) -> None:
     assert folder.load("auth: {admins: [alice, bob]}").warnings == ("auth.admins[1]: this user has no key",)
 
 
+@pytest.mark.parametrize(
+    "neighbours",
+    [
+        "metadata_store: {type: raft}",
+        "dlm: {type: redis}",
+        "instance_discovery: {peer_endpoints: {node-2: 'http://10.0.0.2:8443'}}",
+    ],
+)
+def test_url_for_others_warns(folder: Folder, neighbours: str) -> None:
+    """Where others are told ``localhost``, it is said which key to set; where there are no others, it isn't."""
+    (warning,) = folder.load(neighbours).warnings
+    assert warning.startswith("server.external_url isn't set")
+    assert "http://localhost:8443" in warning
+    for server in ("listen_addr: '10.0.0.1:8443'", "external_url: 'http://10.0.0.1:8443'"):
+        assert folder.load(f"{neighbours}\nserver: {{{server}}}").warnings == ()
+    assert folder.load("metadata_store: {type: sqlite}").warnings == ()
+
+
 def test_error_lists_problems(folder: Folder) -> None:
     """The error's text has every problem, one a line."""
     with pytest.raises(ConfigurationError) as caught:

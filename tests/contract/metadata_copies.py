@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from callfs.errors import Conflict, FileNotFound, PermissionDenied
+from callfs.errors import Conflict, ContentMoved, FileNotFound, PermissionDenied
 from callfs.metadata.commands import Command, Condemn, PostponeReplication
 from callfs.metadata.interfaces import ReplicationBacklog
 from callfs.model import (
@@ -199,7 +199,7 @@ class RelocationContract(CopiesTests):
         link = await self.apply(self.make.issue_link(inode))
         await self.apply(self.make.relocate(inode, self.make.copy_of(old, S3)))
         assert (await self.apply(self.make.consume_link(link.token_hash))).inode_id == inode.id
-        await self.rejected(self.make.put("/f"), Conflict)
+        await self.rejected(self.make.put("/f"), ContentMoved)
         await self.apply(self.make.put("/f", blob=self.make.blob(4, S3)))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from callfs.errors import (
     BadRequest,
     Conflict,
+    ContentMoved,
     DirectoryNotEmpty,
     FileAlreadyExists,
     FileNotFound,
@@ -215,7 +216,7 @@ class ReplacementContract(StoreTests):
         """New content goes where the file is: another node or backend is refused, to be tried there."""
         await self.apply(self.make.create("/f"))
         for place in (LocalPlacement("node-2"), S3Placement()):
-            await self.refused(self.make.put("/f", blob=self.make.blob(3, place)), Conflict)
+            await self.refused(self.make.put("/f", blob=self.make.blob(3, place)), ContentMoved)
 
 
 class RemovalContract(StoreTests):

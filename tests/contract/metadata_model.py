@@ -87,7 +87,7 @@ class MetadataModel:
         self.check_owner(command.principal, old)
         self.check_conditions(old, command.preconditions)
         assert old.blob is not None
-        check(old.blob.placement == command.blob.placement, errors.Conflict)
+        check(old.blob.placement == command.blob.placement, errors.ContentMoved)
         check(command.blob.id not in self.condemned, errors.Conflict)
         self.bury(old, command)
         new = self.changed(

@@ -15,6 +15,7 @@ from callfs.errors import (
     CallFSError,
     ChecksumMismatch,
     Conflict,
+    ContentMoved,
     FileAlreadyExists,
     InsufficientStorage,
     InternalError,
@@ -212,7 +213,7 @@ class TestFaults(EngineCase):
 
     async def test_came_back_meanwhile(self) -> None:
         """A file that was elsewhere when the command came, and is here by now, is replaced all the same."""
-        self.store.steps.fail("PutFile", Conflict("it is elsewhere"))
+        self.store.steps.fail("PutFile", ContentMoved("it is elsewhere"))
         await self.filesystem.put_file(ALICE, "/f", at_hand(b"new"))
         assert await self.content("/f") == b"new"
         await self.nothing_left()
@@ -290,13 +291,25 @@ class TestBytesElsewhere(EngineCase):
         assert await self.content("/f") == b"new"
 
     async def test_moved_on_meanwhile(self) -> None:
-        """A file that is somewhere else again after the second try is refused as it always was."""
-        conflict = Conflict("moved elsewhere meanwhile")
-        self.store.steps.fail("PutFile", conflict, conflict)
-        result = await outcome(self.filesystem.put_file(ALICE, "/f", at_hand(b"new")))
-        assert result is conflict
-        assert await self.content("/f") == b"old"
+        """A file that was somewhere else again at the second try is written at the third."""
+        moved = ContentMoved("moved elsewhere meanwhile")
+        self.store.steps.fail("PutFile", moved, moved)
+        await self.filesystem.put_file(ALICE, "/f", at_hand(b"new"))
+        assert await self.content("/f") == b"new"
         assert await self.blob_ids() == []
+
+    async def test_conflict_for_good(self) -> None:
+        """Only bytes that are elsewhere are followed: any other conflict is the answer, and leaves nothing."""
+
+        class AnotherKind(Conflict):
+            """A conflict that nobody knows yet."""
+
+            code = "CONFLICT"
+
+        for conflict in (Conflict("condemned"), AnotherKind("of another kind")):
+            self.store.steps.fail("PutFile", conflict, conflict)
+            assert await outcome(self.filesystem.put_file(ALICE, "/local", at_hand(b"new"))) is conflict
+            assert await self.blob_ids() == []
 
     async def test_out_of_reach(self) -> None:
         """What is on a node that can't be reached can't be replaced through this one."""

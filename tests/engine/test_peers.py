@@ -383,18 +383,33 @@ class TestWriting(NodesCase):
             await self.all_named()
             await self.move_at(SECOND, "/f", "/f", instance=SECOND)
 
-    async def test_always_elsewhere(self) -> None:
-        """A file that moves whenever its new bytes arrive is given up, and they are taken back."""
-        await self.put_at(SECOND, "/f")
-        targets = [THIRD, SECOND] * 10
+    def moved_at_each_attempt(self, times: int) -> None:
+        """From now on /f goes to another node just before its new bytes would get their name, so many times."""
+        targets = [THIRD, SECOND] * (times // 2)
 
         def relocate(point: str) -> None:
-            if point == "write.before_command":
-                moves.append(started(self.move_at(NODE, "/f", "/f", instance=targets.pop(0))))
+            if point == "write.before_command" and targets:
+                started(self.move_at(NODE, "/f", "/f", instance=targets.pop(0)))
 
-        moves: list[object] = []
         self.at_point = relocate
-        await self.refused(Conflict, self.filesystem.put_file(ALICE, "/f", upload(b"new")))
+
+    async def test_moved_without_pause(self) -> None:
+        """A file that goes to and fro without pause is written all the same, and its bytes are never sent twice."""
+        await self.put_at(SECOND, "/f")
+        self.moved_at_each_attempt(40)
+        copied = {name: self.disks[name].steps.passed["commit"] for name in NODES}
+        await self.filesystem.put_file(ALICE, "/f", upload(b"new"))
+        commits = {name: self.disks[name].steps.passed["commit"] - copied[name] for name in NODES}
+        assert commits == {NODE: 0, SECOND: 20 + 1, THIRD: 20 + 1}  # the moves of the old content, and the new
+        assert await self.read_at(NODE, "/f") == b"new"
+        await self.all_named()
+
+    async def test_always_elsewhere(self) -> None:
+        """A file that moves whenever it would be written is given up at last, and the new bytes are taken back."""
+        await self.put_at(SECOND, "/f")
+        self.moved_at_each_attempt(1000)
+        refusal = await self.refused(Conflict, self.filesystem.put_file(ALICE, "/f", upload(b"new")))
+        assert "faster than new content can follow" in refusal.message
         self.at_point = lambda _: None
         assert await self.read_at(NODE, "/f") == b"content"
         await self.all_named()

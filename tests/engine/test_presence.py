@@ -14,6 +14,10 @@ ENDPOINT = "http://127.0.0.1:8443"
 
 
 class TestPresence(EngineCase):
+    async def setUp(self) -> None:
+        await super().setUp()
+        self.displaced: list[str] = []
+
     def presence(self, root_id: str = ROOT_ID) -> Presence:
         """The presence of a node with that root folder."""
         presence = Presence(
@@ -24,6 +28,7 @@ class TestPresence(EngineCase):
             now=self.now,
             clock=self.clock,
             metrics=self.metrics,
+            displaced=self.displaced.append,
             interval_seconds=10.0,
         )
         self.addCleanup(lambda: presence.stopService())
@@ -69,7 +74,7 @@ class TestPresence(EngineCase):
             await turns(1)
 
     async def test_two_nodes_of_one_id(self) -> None:
-        """A node whose id another root folder has taken can't register, and says so at each turn."""
+        """A node whose id another root folder has taken can't register, says so at each turn, and gives way."""
         presence = self.presence()
         await self.presence("b" * 32).register()
         with pytest.raises(Conflict):
@@ -78,3 +83,21 @@ class TestPresence(EngineCase):
         self.advance(10)
         while not self.metrics.of["error", "presence", "instance_id_taken"]:
             await turns(1)
+        while not self.displaced:
+            await turns(1)
+        assert "another root folder" in self.displaced[0]
+
+    async def test_another_refusal(self) -> None:
+        """A refusal for another reason (an import that isn't finished) costs a sign of life and nothing else."""
+        presence = self.presence()
+        await presence.register()
+        self.store.steps.fail("RegisterInstance", Conflict("an import isn't finished"))
+        presence.startService()
+        self.advance(10)
+        while not self.metrics.of["error", "presence", "instance_id_taken"]:
+            await turns(1)
+        first = await self.seen_at()
+        self.advance(10)
+        while await self.seen_at() == first:
+            await turns(1)
+        assert self.displaced == []

@@ -68,7 +68,7 @@ class MetadataCluster(Cluster):
         first.options = {**first.options, "bootstrap": True}
         await gatherResults([place.start() for place in others])
         await first.start()
-        await self.leader()
+        await self.known_to_all()
 
     def place(self, node_id: str) -> MetadataPlace:
         """Room for one more node."""

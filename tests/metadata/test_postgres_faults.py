@@ -7,12 +7,15 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
 
+import psycopg
 from twisted.internet import reactor
 from twisted.internet.defer import CancelledError, Deferred, DeferredList, gatherResults
+from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 from twisted.logger import globalLogPublisher
 from twisted.trial.unittest import TestCase
+from zope.interface import implementer
 
 from callfs.errors import InsufficientStorage, MetadataUnavailable, OutcomeUnknown
 from callfs.metadata.interfaces import StoreUnusable
@@ -94,6 +97,26 @@ class Harried(PostgresBinding):
         return await work()
 
 
+@implementer(IReactorTime)
+class ShiftedClock:
+    """The reactor's time, and more by what a test says has passed besides."""
+
+    def __init__(self) -> None:
+        self.shift_seconds = 0.0
+
+    def seconds(self) -> float:
+        """See :class:`IReactorTime`."""
+        return IReactorTime(reactor).seconds() + self.shift_seconds
+
+    def callLater(self, delay: float, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """See :class:`IReactorTime`."""
+        return IReactorTime(reactor).callLater(delay, function, *args, **kwargs)
+
+    def getDelayedCalls(self) -> Any:
+        """See :class:`IReactorTime`."""
+        return IReactorTime(reactor).getDelayedCalls()
+
+
 async def timed(deferred: Deferred[Any], error: type[Exception]) -> float:
     """How many seconds it takes until a Deferred fails with this error."""
     started = time.monotonic()
@@ -149,6 +172,26 @@ class LostAnswerTests(Harried, TestCase):
         written = await self.store.apply(self.make.create("/f"))
         assert self.at_step == {}
         assert await self.store.get("/f") == written.inode
+
+    async def test_an_outcome_that_may_be_forgotten(self) -> None:
+        """
+        A process that stood still for long after its COMMIT (SIGSTOP, a suspended machine) can't learn any more how
+        it ended. It doesn't take what the server has forgotten for what never happened: the command's blob would
+        be deleted.
+        """
+        clock = ShiftedClock()
+        store = await self.harried_store(self.dsn, clock=clock)
+
+        def stand_still() -> None:
+            with psycopg.connect(self.dsn, autocommit=True) as connection:
+                connection.execute("DELETE FROM applied_commands")
+            clock.shift_seconds = 3600.0
+            raise psycopg.OperationalError("the connection was lost")
+
+        self.at_step["metadata.after_commit"] = stand_still
+        await failure(store.apply(self.make.create("/f")), OutcomeUnknown)
+        assert self.at_step == {}
+        assert await self.store.get("/f") is not None
 
     async def test_an_outcome_that_can_not_be_learnt(self) -> None:
         """As long as the server has the transaction open nobody knows, and that is what is said, in time."""

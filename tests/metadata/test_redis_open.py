@@ -15,7 +15,8 @@ from callfs.model import LocalPlacement, S3Placement
 from tests.contract.metadata_base import failure
 from tests.metadata.redis_binding import RedisBinding
 from tests.support.commands import TO_S3, Commands
-from tests.support.redis import DURABLE, RedisServer, free_port
+from tests.support.ports import free_port
+from tests.support.redis import DURABLE, RedisServer
 
 
 class OpenTests(RedisBinding, TestCase):

@@ -185,6 +185,21 @@ _APPLYING = """
         assert len(await paths()) == 397
         assert await state.checkpoint() == 399
 """
+_OWN_LOG = """
+        with ballast.open("wb") as file:
+            os.posix_fallocate(file.fileno(), 0, 500_000)
+        number = 3
+        while True:
+            try:
+                await state.apply([create(number)])
+            except InsufficientStorage:
+                break
+            number += 1
+        ballast.unlink()
+        for further in range(number, number + 60):
+            await state.apply([create(further)])
+        assert len(await paths()) == number + 57
+"""
 _CHECKPOINT = """
         await state.apply([create(number) for number in range(3, 400)])
         fill()
@@ -234,6 +249,10 @@ class TestFullDisk(StateCase):
     async def test_applying(self) -> None:
         """Without room a batch changes nothing, and can be applied when there is room again."""
         self.works(_APPLYING)
+
+    async def test_its_own_log(self) -> None:
+        """Little room is enough to go on with, where it was the write-ahead log that took the most."""
+        self.works(_OWN_LOG)
 
     async def test_checkpoint(self) -> None:
         """Without room the state is called durable only if it is."""

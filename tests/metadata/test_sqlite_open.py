@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sqlite3
 import stat
 from pathlib import Path
@@ -175,6 +176,36 @@ class OpenTests(SqliteBinding, TestCase):
         await self.made()
         os.truncate(self.path, self.path.stat().st_size // 2)
         await self.unusable("damaged")
+
+    async def crashed(self) -> Path:
+        """What the disk has when a daemon was killed after creations, each a commit of its own."""
+        store = await self.opened(self.path)
+        for number in range(6):
+            await store.apply(self.make.create(f"/{number}"))
+        left = self.folder()
+        for file in self.path.parent.iterdir():
+            shutil.copy(file, left)
+        await store.close()
+        self.path = left / self.path.name
+        return self.path.with_name(self.path.name + "-wal")
+
+    async def test_a_log_with_damage_amid_acknowledged_changes(self) -> None:
+        """SQLite would drop what follows the damage; nobody opens the database instead, and it all stays there."""
+        log = await self.crashed()
+        content = bytearray(log.read_bytes())
+        content[len(content) // 2] ^= 4
+        log.write_bytes(content)
+        for _ in range(2):
+            await self.unusable("write-ahead log", "is damaged", "restore a backup", "callfs fsck")
+            await self.unusable("write-ahead log", "is damaged", read_only=True)
+        assert log.read_bytes() == content
+
+    async def test_a_log_with_a_torn_end(self) -> None:
+        """The change under way in a power failure is gone, and nobody was told of it; the others are there."""
+        log = await self.crashed()
+        os.truncate(log, log.stat().st_size - 100)
+        store = await self.opened(self.path)
+        assert [number for number in range(6) if await store.get(f"/{number}") is not None] == list(range(5))
 
     async def test_a_database_that_another_process_holds(self) -> None:
         """A file that something else has locked is refused in time, and opens when that has ended."""

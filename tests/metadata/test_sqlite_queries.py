@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from callfs.metadata import sql
+from callfs.metadata import sql, sqlite_facts, sqlite_view
 from callfs.metadata import sqlite_queries as queries
 from callfs.metadata import sqlite_transaction as transaction
 from callfs.metadata.sqlite_file import migrations
@@ -16,6 +16,7 @@ REQUESTS = {
     "by path": queries.BY_PATH,
     "by id": queries.BY_ID,
     "chain": queries.chain_query(4),
+    "some paths": sqlite_view.by_paths(4),
     "children": queries.CHILDREN,
     "subtree": queries.SUBTREE,
     "link": queries.LINK,
@@ -26,12 +27,12 @@ REQUESTS = {
     "blobs on a node": queries.BLOBS_ON,
     "replications": queries.REPLICATIONS,
     "anything on a node": sql.COPIES_ON,
-    "garbage on a node": transaction.COUNT_GARBAGE_ON,
+    "garbage on a node": sqlite_facts.COUNT_GARBAGE_ON,
     "end of a replication": sql.unqueue(sql.OF_INODE),
     "a postponed replication": sql.POSTPONE,
     "move of a tree": sql.MOVE_TREE,
     "owners in a tree": sql.TREE,
-    "longest path": transaction.LONGEST_PATH,
+    "longest path": sqlite_facts.LONGEST_PATH,
     "anything in a directory": sql.ANY_CHILD,
     "purge of links": transaction.PURGE_LINKS,
 }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 from callfs.raft.boundary import Position, Refusal, Role, first_write
 from callfs.raft.membership import AddLearner, Member, RemoveMember
 from callfs.raft.messages import (
@@ -120,3 +122,22 @@ def test_a_word_from_the_old_disk_is_forgiven() -> None:
     node.hear("b", AppendResponse(2, 2))
     assert node.core.commit_index == 2
     assert [peer.other_disk for peer in node.core.status().peers] == [False, False]
+
+
+def test_a_disk_that_was_set_back_is_noticed() -> None:
+    """It is the same disk by its id, and lacks what it acknowledged: the leader takes nothing of it any more."""
+    network = Network("a", "b", "c")
+    network.elect("a")
+    network.propose(b"1")
+    backup = copy.deepcopy(network["c"].disk), list(network["c"].state), network["c"].applied
+    for number in range(5):
+        network.propose(b"%d" % number)
+    assert [peer.other_disk for peer in network.leader.core.status().peers] == [False, False]
+    restored = network["c"]
+    restored.disk, restored.state, restored.applied = backup
+    restored.start()
+    for _ in range(2):
+        network.tick(10 * SETTINGS.heartbeat_ticks)
+        assert [peer.other_disk for peer in network.leader.core.status().peers] == [False, True]
+        network.propose(b"further")
+    assert restored.core.last_index < network.leader.core.commit_index

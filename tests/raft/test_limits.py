@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from callfs.raft.boundary import Position, Refusal, Role, first_write
+from callfs.raft.boundary import Position, Refusal, Role, Taken, first_write
 from callfs.raft.messages import Append, AppendResponse, HeartbeatResponse, TimeoutNow, VoteRequest, VoteResponse
 from tests.raft.cores import SETTINGS, Network, Node, candidate_wins, entries, membership
 
@@ -37,6 +37,38 @@ def test_uncommitted_proposals_are_bounded() -> None:
 def test_one_large_proposal_is_taken() -> None:
     """When nothing else is under way; a limit isn't a maximum for one."""
     assert isinstance(leader(max_uncommitted_bytes=300).core.propose(b"x" * 1000), Position)
+
+
+def test_several_proposals_are_taken_up_to_the_first_that_is_refused() -> None:
+    """Those are in the log one after the other, and it is said why the next one isn't."""
+    node = leader(max_uncommitted_bytes=400, max_entry_bytes=300)
+    index = node.core.last_index + 1
+    assert node.core.propose_all([b"1", b"2", b"x" * 301, b"3"]) == Taken(2, index, 2, Refusal.TOO_LARGE)
+    assert node.core.propose_all([b"3" * 200, b"4" * 200]) == Taken(2, index + 2, 1, Refusal.BUSY)
+    assert node.core.last_index == index + 2
+    node.run()
+    node.hear("b", AppendResponse(2, index + 2))
+    assert node.commands() == [b"1", b"2", b"3" * 200]
+
+
+def test_proposals_together_have_the_limits_that_they_have_one_by_one() -> None:
+    """Whatever is under way, and however large the log is."""
+    for limits in ({"max_uncommitted_bytes": 300}, {"max_log_bytes": 200}, {"max_entry_bytes": 60}):
+        together, alone = leader(**limits), leader(**limits)
+        commands = [b"x" * size for size in (10, 20, 30, 40, 50, 60, 70, 80, 90, 10)]
+        taken = together.core.propose_all(commands)
+        one_by_one = [alone.core.propose(command) for command in commands[: taken.count + 1]]
+        assert all(isinstance(each, Position) for each in one_by_one[:-1])
+        assert one_by_one[-1] is taken.refusal
+        assert 0 < taken.count < len(commands)
+        assert together.core.last_index == alone.core.last_index
+
+
+def test_a_follower_takes_none_of_several_proposals() -> None:
+    """Nothing gets into its log."""
+    core = Node("b", THREE).core
+    taken = core.propose_all([b"x", b"y"])
+    assert (taken.count, taken.refusal, core.last_index) == (0, Refusal.NOT_LEADER, 1)
 
 
 def test_what_no_message_can_carry_is_refused() -> None:

@@ -56,7 +56,6 @@ AB = membership("a", "b", learners=["c"])
         (AB, AddLearner(member("c")), Refusal.UNCHANGED),
         (AB, AddLearner(Member("b", "another", "b:7000", "", True)), Refusal.OTHER_DISK),
         (AB, AddLearner(Member("d", "disk-d", "a:7000", "", True)), Refusal.ADDRESS_TAKEN),
-        (AB, UpdateMember("b", "disk-b", raft_address="a:7000"), Refusal.ADDRESS_TAKEN),
         (AB, UpdateMember("b", "another", version=2), Refusal.OTHER_DISK),
         (AB, UpdateMember("x", "disk-x", version=2), Refusal.UNKNOWN_MEMBER),
         (AB, UpdateMember("b", "disk-b", api_endpoint="https://b"), Refusal.UNCHANGED),
@@ -81,6 +80,15 @@ def test_an_update_changes_what_it_names() -> None:
     assert isinstance(outcome, Membership)
     assert outcome.get("b") == Member("b", "disk-b", "new:1", "https://new", True, 3)
     assert outcome.get("a") == AB.get("a")
+
+
+def test_members_can_take_each_others_place() -> None:
+    """Addresses that were dealt out anew: each announces its own, also one that is still another's."""
+    first = changed(AB, UpdateMember("b", "disk-b", raft_address="a:7000"))
+    assert isinstance(first, Membership)
+    second = changed(first, UpdateMember("a", "disk-a", raft_address="b:7000"))
+    assert isinstance(second, Membership)
+    assert [second.get(name).raft_address for name in ("a", "b")] == ["b:7000", "a:7000"]  # type: ignore[union-attr]
 
 
 @given(steps=st.lists(st.tuples(st.integers(0, 3), st.sampled_from(["a", "b", "c", "d"])), max_size=20))
@@ -168,6 +176,23 @@ def test_a_removal_is_told_once_it_is_committed() -> None:
     node.run()
     assert ("c", Removed(2, 4)) not in node.hear("b", AppendResponse(2, 3))
     assert ("c", Removed(2, 4)) in node.hear("b", AppendResponse(2, 4))
+
+
+def test_nobody_is_removed_whom_the_rest_needs() -> None:
+    """With one of three dead the other two need each other; the dead one can go, and then either of them."""
+    network = Network("a", "b", "c")
+    network.elect("a")
+    network.isolate("c")
+    network.tick(SETTINGS.election_ticks + SETTINGS.heartbeat_ticks)
+    for needed in ("b", "a"):
+        refusal = network.leader.core.propose_membership(RemoveMember(needed))
+        assert refusal is Refusal.WITHOUT_MAJORITY
+    network.propose(b"still there")
+    for node_id in ("c", "b"):
+        assert isinstance(network.leader.core.propose_membership(RemoveMember(node_id)), Position)
+        network.tick(2 * SETTINGS.heartbeat_ticks)
+    assert network.leader.core.membership == membership("a")
+    assert network["a"].commands() == [b"still there"]
 
 
 def test_only_a_leader_changes_the_membership() -> None:

@@ -47,6 +47,39 @@ def test_proposals_of_one_turn_go_out_together() -> None:
     assert [write.entries for write in node.writes] == [batch.entries]
 
 
+def test_followers_that_lack_the_same_get_the_same() -> None:
+    """One value for all of them, so that it is encoded once; not for one that lacks more."""
+    node = Node("a", first_write(membership("a", "b", "c", "d")))
+    candidate_wins(node, "b", "c")
+    for follower in ("b", "c"):
+        node.hear(follower, AppendResponse(2, 2))
+    node.hear("d", AppendRejection(2, 1, 0, 1))
+    node.hear("d", AppendResponse(2, 1))
+    node.core.propose(b"x")
+    sent = node.run()
+    (to_b,), (to_c,) = appends(sent, "b"), appends(sent, "c")
+    assert to_b is to_c
+    assert to_b.entries == (command(3, 2),)
+
+
+def test_a_commit_index_goes_with_what_the_results_bring_about() -> None:
+    """What is proposed while entries are applied tells how far the log is committed; otherwise a heartbeat does."""
+    node = leader()
+    node.core.propose(b"1")
+    node.run()
+    node.core.step(sender("b"), AppendResponse(2, 3))
+    ready = node.core.ready()
+    assert ready is not None
+    assert ([entry.index for entry in ready.committed], ready.messages) == ([3], ())
+    node.core.propose(b"2")
+    assert node.run() == [(to, Append(2, 3, 2, 3, (command(4, 2, b"2"),))) for to in ("b", "c")]
+    node.core.step(sender("b"), AppendResponse(2, 4))
+    ready = node.core.ready()
+    assert ready is not None
+    assert ready.messages == ()
+    assert node.run() == [(to, Heartbeat(2, 4, 0)) for to in ("b", "c")]
+
+
 def test_appends_are_pipelined() -> None:
     """The next batch goes out before the last is answered (10.2.2)."""
     node = leader()

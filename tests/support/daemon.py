@@ -11,7 +11,6 @@ import json
 import os
 import secrets
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,23 +20,17 @@ from typing import Any
 import yaml
 
 from tests.support.http import Address, Answer, Client
+from tests.support.ports import free_port
 from tests.support.waiting import eventually
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SERVER = (sys.executable, "-m", "callfs", "server")
-START_SECONDS = 20.0
+START_SECONDS = 60.0
 USERS = ("alice", "bob", "carol")
 ADMINS = ("carol",)
 
 _PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None)
-
-
-def free_port(host: str = "127.0.0.1") -> int:
-    """A TCP port nobody listens on just now."""
-    with socket.socket() as probe:
-        probe.bind((host, 0))
-        return int(probe.getsockname()[1])
 
 
 def die_with_parent() -> None:

@@ -243,7 +243,7 @@ class _Near(Protocol):
 
     def pass_on(self, seen: Seen, then: Callable[[bytes], object] | None = None) -> None:
         """To the real server; its reply goes to ``then``, or back."""
-        far = _Far(self._server, seen.raw, self.send if then is None else then)
+        far = _Far(self._server, seen.raw, self.send if then is None else then, self.reset)
         target = TCP4ClientEndpoint(reactor, "127.0.0.1", self._server.target_port)
         connectProtocol(target, far).addErrback(lambda _: self.reset())
 
@@ -265,12 +265,15 @@ class _Far(Protocol):
 
     transport: Any
 
-    def __init__(self, server: FaultyS3, request: bytes, then: Callable[[bytes], object]) -> None:
+    def __init__(
+        self, server: FaultyS3, request: bytes, then: Callable[[bytes], object], lost: Callable[[], object]
+    ) -> None:
         self._server = server
         self._cut: Deferred[None] | None = None
         line, _, rest = request.partition(b"\r\n")
         self._request = line + b"\r\nConnection: close\r\n" + rest.replace(b"Connection: keep-alive\r\n", b"", 1)
         self._then = then
+        self._lost = lost
         self._reply = bytearray()
 
     def connectionMade(self) -> None:
@@ -290,6 +293,10 @@ class _Far(Protocol):
         self._server.far.discard(self)
         if self._cut is not None:
             self._cut.callback(None)
+            return
+        if not self._reply:
+            # As without the proxy: nobody is left waiting for a reply that won't come.
+            self._lost()
             return
         self._then(bytes(self._reply).replace(b"\r\nConnection: close\r\n", b"\r\n", 1))
 

@@ -13,8 +13,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.support.daemon import Daemon, die_with_parent, free_port
+from tests.support.daemon import Daemon, die_with_parent
 from tests.support.http import Client, Wire
+from tests.support.ports import free_port
 from tests.support.raftcluster import RaftCluster
 
 _CLONE_NEWNET = 0x40000000

@@ -7,7 +7,6 @@ import os
 import pwd
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -19,6 +18,7 @@ from typing import Any
 import psycopg
 
 from tests.support.mounts import SmallDisk
+from tests.support.ports import free_port
 from tests.support.waiting import eventually
 
 PASSWORD = "correct-horse-battery-staple"
@@ -43,14 +43,6 @@ def binaries() -> Path:
             )
         return Path(on_path).parent
     return max(found, key=lambda folder: int(folder.parent.name))
-
-
-def free_port() -> int:
-    """A port that nobody listens on just now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 class PostgresServer:

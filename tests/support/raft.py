@@ -182,10 +182,12 @@ class Network:
 
     :param reactor: its ``callLater`` carries them.
     :ivar cut: pairs (from, to) that nothing passes between.
+    :ivar frozen: nodes that take everything and say nothing, questions included.
     """
 
     def __init__(self, reactor: Any, delay_seconds: float = 0.0) -> None:
         self.cut: set[tuple[str, str]] = set()
+        self.frozen: set[str] = set()
         self.members: dict[str, MemoryTransport] = {}
         self.reactor = reactor
         self.delay_seconds = delay_seconds
@@ -202,7 +204,8 @@ class Network:
 
     def passes(self, sender: str, receiver: str) -> bool:
         """Whether a message gets through."""
-        return (sender, receiver) not in self.cut and self.members[receiver].is_running
+        frozen = {sender, receiver} & self.frozen
+        return not frozen and (sender, receiver) not in self.cut and self.members[receiver].is_running
 
     def at(self, address: str) -> MemoryTransport | None:
         """Who listens there."""
@@ -272,6 +275,8 @@ class MemoryTransport:
         return answer.addBoth(ended)  # type: ignore[return-value]
 
     def _put(self, node_id: str, payload: bytes, answer: Deferred[bytes]) -> None:
+        if node_id in self._network.frozen:
+            return
         if not self.is_running or not self._network.passes(self.node_id, node_id):
             _settle(answer, Unanswered("lost"))
             return
@@ -340,8 +345,12 @@ class Recording:
         self.refused.append(reason)
 
     def raft_proposal(self, outcome: str, seconds: float) -> None:
-        """A proposal ended."""
+        """A proposal ended without a result."""
         self.proposals.append(outcome)
+
+    def raft_applied(self, seconds: Sequence[float]) -> None:
+        """Proposals were applied."""
+        self.proposals += ["applied"] * len(seconds)
 
     def raft_snapshot(self, event: str) -> None:
         """Something happened to a copy."""

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from tests.support.cluster import Cluster, at_once
-from tests.support.daemon import Daemon, free_port, merged
+from tests.support.daemon import Daemon, merged
+from tests.support.ports import free_port
 from tests.support.waiting import eventually
 
 ELECTION_SECONDS = 1.0

@@ -15,6 +15,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from tests.support.ports import free_port
 from tests.support.waiting import eventually
 
 DURABLE = {"appendonly": "yes", "appendfsync": "always"}
@@ -119,14 +120,6 @@ class RedisServer:
     def all_keys(self) -> set[str]:
         """All keys."""
         return set(self.command("KEYS", "*"))
-
-
-def free_port() -> int:
-    """A port that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def _send(stream: Any, words: tuple[str | bytes | int, ...]) -> None:

@@ -20,7 +20,7 @@ import botocore.config
 from botocore.exceptions import ClientError
 
 from tests.support.daemon import die_with_parent
-from tests.support.redis import free_port
+from tests.support.ports import free_port
 from tests.support.waiting import eventually
 
 ENDPOINT_VARIABLE = "CALLFS_TEST_S3_ENDPOINT"

@@ -145,7 +145,9 @@ class TestRoutes(ClusterRoutesCase):
     async def test_remove(self) -> None:
         """A node is removed."""
         answer = await self.ask_route("POST", REMOVE, {"node_id": "n2"})
-        assert (answer.status, answer.json()) == (200, {"status": "removed", "leader_id": "n1"})
+        members = sorted(member.node_id for member in self.part.membership().members)
+        said = {"status": "removed", "leader_id": "n1", "members": members}
+        assert (answer.status, answer.json()) == (200, said)
         assert self.part.asked == [("remove", "n2")]
 
     async def test_transfer(self) -> None:

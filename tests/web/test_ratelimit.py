@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from callfs.web.ratelimit import RateLimiter
+from callfs.web.ratelimit import RateLimiter, client_of
 
 
 class TestRateLimiter:
@@ -95,3 +95,28 @@ class TestRateLimiter:
         """Such a limiter would be a closed door."""
         with pytest.raises(ValueError, match="rate"):
             RateLimiter(rate, burst)
+
+
+class TestClients:
+    """Whose bucket it is."""
+
+    def test_ipv6_by_network(self) -> None:
+        """All addresses of a /64 are one client, which can have as many of them as it likes."""
+        limiter = RateLimiter(rate=1, burst=1)
+        assert limiter.take("2001:db8:1:2::1", 0.0) == 0.0
+        assert limiter.take("2001:db8:1:2:ffff:eeee:dddd:cccc", 0.0) > 0
+        assert limiter.take("2001:DB8:1:2::1", 0.0) > 0
+        assert limiter.take("2001:db8:1:3::1", 0.0) == 0.0
+
+    def test_ipv4_by_address(self) -> None:
+        """IPv4 addresses are clients of their own, in whichever form they come."""
+        limiter = RateLimiter(rate=1, burst=1)
+        assert limiter.take("192.0.2.1", 0.0) == 0.0
+        assert limiter.take("192.0.2.2", 0.0) == 0.0
+        assert limiter.take("::ffff:192.0.2.1", 0.0) > 0
+        assert limiter.take("::ffff:192.0.2.3", 0.0) == 0.0
+
+    @pytest.mark.parametrize("address", ["", "unix", "10.0.0.1", "fe80::1%eth0", "no:address", "2001:db8::/32"])
+    def test_as_they_are(self, address: str) -> None:
+        """What has no network, or is no address, stands for itself."""
+        assert client_of(address) == address

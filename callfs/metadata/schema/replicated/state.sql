@@ -11,16 +11,19 @@ CREATE TABLE raft_state (
     settled       INTEGER NOT NULL DEFAULT 0
 ) STRICT;
 
+-- A start of a node each, and forgotten after an hour of silence: so few that an index would cost more than it spares.
 CREATE TABLE raft_clients (
     client   INTEGER NOT NULL PRIMARY KEY,
     heard_at INTEGER NOT NULL,
     lowest   INTEGER NOT NULL
 ) STRICT;
-CREATE INDEX raft_clients_by_time ON raft_clients (heard_at);
 
+-- What became of the commands of one batch, packed together: lowest and highest are the numbers that are in it. A pack stays until
+-- nobody can ask for any of its results.
 CREATE TABLE raft_results (
-    client   INTEGER NOT NULL,
-    sequence INTEGER NOT NULL,
-    result   BLOB    NOT NULL,
-    PRIMARY KEY (client, sequence)
+    client  INTEGER NOT NULL,
+    highest INTEGER NOT NULL,
+    lowest  INTEGER NOT NULL,
+    results BLOB    NOT NULL,
+    PRIMARY KEY (client, highest)
 ) STRICT, WITHOUT ROWID;
