@@ -379,6 +379,8 @@ class TestPlaces:
         what is on the disks of the others.
         """
         bare = clients[3]
+        # One begun while S3 was away in another test, whose reply was lost, stays until it is stale.
+        before = set(tier.server.uploads(PREFIX))
         for number, content in enumerate((b"", fresh(), fresh(20 * MIB))):
             path = bare.stored(f"{home}/{number}", content)
             heads = [client.head(path) for client in clients]
@@ -398,7 +400,7 @@ class TestPlaces:
         assert clients[1].head(f"{home}/copy")["X-CallFS-Backend"] == "s3"
         bare.post(f"{home}/there", b"x", query="backend=localfs").refused(400, "BAD_REQUEST")
         bare.patch(path, instance="node-4").refused(400, "BAD_REQUEST")
-        assert tier.server.uploads(PREFIX) == []
+        assert set(tier.server.uploads(PREFIX)) <= before
 
     def test_by_request(self, cluster: Cluster, clients: list[Client], tier: Tier, home: str) -> None:
         """``backend`` chooses for a new file, the header before the query; a file stays in its place."""
