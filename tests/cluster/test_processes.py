@@ -64,7 +64,8 @@ class NodeProcess:
         for line in process.stdout:
             self.lines.append(line)
             words = line.split()
-            if words and words[0] == "done":
+            # The last line of a killed process may be cut off.
+            if words and words[0] == "done" and line.endswith("\n"):
                 self.leader = words[2]
                 self.done.append(words[1])
                 assert words[4] == words[5], "something was applied twice"
