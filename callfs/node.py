@@ -129,7 +129,7 @@ def build(
     :param readiness: what ``/health/ready`` asks.
     :param reached: called at named steps of a write; tests end the process there.
     :param failed: told, with a message for the operator, when a running node can't go on.
-    :raises callfs.cluster.tls.TLSUnusable: the files of ``raft.tls_*`` can't be used.
+    :raises callfs.cluster.unusable.CannotTakePart: the files of ``raft.tls_*`` can't be used.
     """
     instance_id = config.instance_discovery.instance_id
     metrics = Metrics()

@@ -73,7 +73,7 @@ def build_membership(
     :param pool: threads for the state and the log; not those of long queries.
     :param internal_secrets: asked anew for every handshake.
     :param failed: told, with a message for the operator, when the running member can't go on.
-    :raises callfs.cluster.tls.TLSUnusable: the files of ``raft.tls_*`` can't be used.
+    :raises callfs.cluster.unusable.CannotTakePart: the files of ``raft.tls_*`` can't be used.
     """
     raft = config.raft
     table = LockTable()

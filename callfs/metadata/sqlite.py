@@ -18,13 +18,12 @@ from callfs.errors import MetadataUnavailable
 from callfs.identifiers import TokenBytes
 from callfs.metadata import sqlite_queries as queries
 from callfs.metadata.commands import Command
-from callfs.metadata.interfaces import IMetadataStore, ReplicationBacklog, StoreStatistics, UnfinishedImport
+from callfs.metadata.interfaces import IMetadataStore, UnfinishedImport
 from callfs.metadata.sqlite_file import DatabaseFile, FileLock
 from callfs.metadata.sqlite_readers import Readers
-from callfs.metadata.sqlite_verify import verify
+from callfs.metadata.sqlite_reads import SqliteReads
 from callfs.metadata.sqlite_writer import CommandWriter, StoreObserver
 from callfs.metadata.transfer import Record
-from callfs.model import BlobRef, Garbage, Inode, Instance, Link, Replication
 
 R = TypeVar("R")
 
@@ -43,7 +42,7 @@ class Unobserved:
 
 
 @implementer(IMetadataStore)
-class SqliteStore:
+class SqliteStore(SqliteReads):
     """
     The store in one database file.
 
@@ -175,74 +174,6 @@ class SqliteStore:
             reason = "was opened for reading only" if self._file.read_only else "isn't open"
             return fail(MetadataUnavailable(f"the metadata store {reason}"))
         return self._writer.submit(command)
-
-    def get(self, path: str) -> Deferred[Inode | None]:
-        """The inode at a canonical path."""
-        return self._inline(queries.get, path)
-
-    def get_by_id(self, inode_id: str) -> Deferred[Inode | None]:
-        """The inode with this id."""
-        return self._inline(queries.get_by_id, inode_id)
-
-    def get_chain(self, path: str) -> Deferred[Sequence[Inode]]:
-        """What exists of ``path`` and its ancestors, the root first."""
-        return self._inline(queries.get_chain, path)
-
-    def list_children(
-        self, directory_id: str, after_name: str = "", limit: int = 1000
-    ) -> Deferred[Sequence[Inode]]:
-        """A page of a directory's own entries."""
-        return self._page(limit, queries.list_children, directory_id, after_name)
-
-    def walk(
-        self, directory: str, after_path: str = "", max_depth: int | None = None, limit: int = 1000
-    ) -> Deferred[Sequence[Inode]]:
-        """A page of everything below a directory."""
-        return self._page(limit, queries.walk, directory, after_path, max_depth)
-
-    def get_link(self, token_hash: bytes) -> Deferred[Link | None]:
-        """The link with this hash."""
-        return self._inline(queries.get_link, token_hash)
-
-    def garbage(
-        self, now: int, placement_kind: str, instance_id: str | None, limit: int = 1000
-    ) -> Deferred[Sequence[Garbage]]:
-        """A page of the garbage queue."""
-        return self._page(limit, queries.garbage, now, placement_kind, instance_id)
-
-    def named_blobs(self, blob_ids: Sequence[str]) -> Deferred[frozenset[str]]:
-        """Those of ``blob_ids`` that an inode names or the garbage queue holds."""
-        return self._threaded(queries.named_blobs, blob_ids)
-
-    def condemned_blobs(self, before_at: int, after_id: str = "", limit: int = 1000) -> Deferred[Sequence[str]]:
-        """A page of the condemned blobs."""
-        return self._page(limit, queries.condemned_blobs, before_at, after_id)
-
-    def list_blobs(
-        self, after_id: str = "", limit: int = 1000, instance_id: str | None = None
-    ) -> Deferred[Sequence[tuple[BlobRef, str]]]:
-        """A page of all blobs that inodes name, or of those on one node."""
-        return self._page(limit, queries.list_blobs, after_id, instance_id)
-
-    def replications(self, now: int, by: str, limit: int = 1000) -> Deferred[Sequence[Replication]]:
-        """A page of the replication queue."""
-        return self._page(limit, queries.replications, now, by)
-
-    def replication_backlog(self) -> Deferred[Sequence[ReplicationBacklog]]:
-        """What waits in the replication queue, by node, without a time limit."""
-        return self._threaded(queries.replication_backlog, limited=False)
-
-    def instances(self) -> Deferred[Sequence[Instance]]:
-        """All nodes that ever registered."""
-        return self._inline(queries.instances)
-
-    def statistics(self) -> Deferred[StoreStatistics]:
-        """Counts over the whole store, without a time limit."""
-        return self._threaded(queries.statistics, limited=False)
-
-    def verify(self) -> Deferred[Sequence[str]]:
-        """Check the file and everything in it, without a time limit."""
-        return self._threaded(verify, limited=False)
 
     def export(self, consume: Callable[[Sequence[Record]], None]) -> Deferred[None]:
         """Give out everything, in one view, also beside a daemon; ``consume`` is called on a thread of the pool."""
