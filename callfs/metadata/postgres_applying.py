@@ -121,6 +121,7 @@ class Applying:
     async def _try_often(self, course: _Course) -> Any:
         """Until there is an answer, or no time for another try."""
         waits, overtakings = pauses(), 0
+        met: Exception | None = None
         while not course.withdrawn:
             command_id = self._token_bytes(COMMAND_ID_BYTES)
             attempt = course.attempt = Attempt()
@@ -143,12 +144,12 @@ class Applying:
                 if result is not None:
                     return decoded(course.command, result)
             if isinstance(attempt_failed, TimedOut):
-                raise self._attempts.too_slow()
+                raise self._attempts.out_of_time(met)
             if overtaken(attempt_failed) and overtakings < _MOST_OVERTAKINGS:
                 overtakings += 1
                 pause = _OVERTAKEN_PAUSE_SECONDS * overtakings
             elif lost_connection(attempt_failed):
-                pause = next(waits)
+                pause, met = next(waits), attempt_failed
             else:
                 raise self._attempts.refusal(attempt_failed)
             if not await self._attempts.paused(pause, course.deadline):

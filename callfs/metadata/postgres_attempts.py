@@ -91,6 +91,7 @@ class Attempts:
         :raises callfs.errors.CallFSError: it couldn't be, for the caller.
         """
         deadline = self.deadline()
+        met: Exception | None = None
         for pause in pauses():
             attempt = Attempt()
             self._reading.add(attempt)
@@ -101,7 +102,7 @@ class Attempts:
                 raise
             except TimedOut:
                 attempt.abandon()
-                raise self.too_slow() from None
+                raise self.out_of_time(met) from None
             except Withdrawn:
                 raise MetadataUnavailable("the metadata store is closed") from None
             except Exception as error:
@@ -109,6 +110,7 @@ class Attempts:
                     raise MetadataUnavailable("the metadata store is closed") from None
                 if not (lost_connection(error) and await self.paused(pause, deadline)):
                     raise self.refusal(error) from None
+                met = error
             finally:
                 self._reading.discard(attempt)
         raise AssertionError
@@ -140,10 +142,19 @@ class Attempts:
             attempt.abandon()
 
     def too_slow(self) -> CallFSError:
-        """The refusal at the end of the time, when nothing was changed."""
+        """The refusal of what nothing was heard of in its time, when nothing was changed."""
         self._observer.error("metadata", "timeout")
         self._say_once("the metadata database doesn't answer in time")
         return MetadataUnavailable("the metadata store didn't answer in time; nothing was changed")
+
+    def out_of_time(self, met: Exception | None) -> CallFSError:
+        """
+        The refusal at the end of the time, when nothing was changed.
+
+        :param met: how an earlier attempt lost its connection, if one did: it tells the operator more than that no
+            time was left for the last one.
+        """
+        return self.too_slow() if met is None else self.refusal(met)
 
     def refusal(self, error: Exception) -> CallFSError:
         """The error for the caller when nothing was changed; faults are reported to the operator."""

@@ -203,6 +203,20 @@ class LostAnswerTests(Harried, TestCase):
         self.proxy.close()
         assert await self.store.get("/f") is None
 
+    async def test_what_an_attempt_met_is_said(self) -> None:
+        """An operation whose connection broke says that, though it was silence in which its time ran out."""
+        self.proxy.fall_silent()
+        assert await timed(self.far.get("/"), MetadataUnavailable) < TIMEOUT + SLACK
+        assert len(self.said("the metadata database can't be reached")) == 1
+        assert self.said("doesn't answer in time") == []
+
+    async def test_what_a_command_met_is_said(self) -> None:
+        """The same of a command, of which it is certain that nothing was changed."""
+        self.proxy.fall_silent()
+        assert await timed(self.far.apply(self.make.create("/f")), MetadataUnavailable) < TIMEOUT + SLACK
+        assert len(self.said("the metadata database can't be reached")) == 1
+        assert await self.store.get("/f") is None
+
 
 class KilledTests(Harried, TestCase):
     """``kill -9`` and a new start."""

@@ -1,4 +1,4 @@
-"""Stands between a client and a PostgreSQL server and breaks the connection at a COMMIT, before it or after it."""
+"""Stands between a client and a PostgreSQL server and breaks connections: at a COMMIT, or all at once."""
 
 from __future__ import annotations
 
@@ -34,6 +34,7 @@ class CommitProxy:
         self._server_port = server_port
         self._listening = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listening.getsockname()[1]
+        self._silent = False
         self._open: list[socket.socket] = []
         self._swallowing: socket.socket | None = None
         self._answered = threading.Event()
@@ -47,6 +48,9 @@ class CommitProxy:
         with contextlib.suppress(OSError):
             while True:
                 client, _ = self._listening.accept()
+                if self._silent:
+                    self._open.append(client)
+                    continue
                 server = socket.create_connection(("127.0.0.1", self._server_port))
                 self._open += [client, server]
                 self._run(self._pass_requests, client, server)
@@ -80,6 +84,12 @@ class CommitProxy:
                     return
                 client.sendall(data)
         _shut(client)
+
+    def fall_silent(self) -> None:
+        """End all connections; new ones are taken, and nothing is ever said on them."""
+        self._silent = True
+        for each in self._open:
+            _shut(each)
 
     def close(self) -> None:
         """End all connections."""
