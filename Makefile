@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 DEV    := .dev
-SOURCES := setup.cfg pyproject.toml $(shell find callfs twisted -name '*.py' -o -name '*.sql')
+SOURCES := setup.cfg pyproject.toml $(shell find callfs twisted -name '*.py' -o -name '*.sql' -o -name '*.lua')
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 

@@ -9,15 +9,15 @@ import secrets
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import psycopg
-from twisted.internet.defer import Deferred, ensureDeferred, gatherResults
+from twisted.internet.defer import Deferred, ensureDeferred
 from twisted.internet.task import react
 
 from benchmarks.engine import ThroughEngine
-from benchmarks.metadata import LARGE, SMALL, creation, directly, fill, pages, report
+from benchmarks.stores import LARGE, SMALL, creation, directly, fill, pages, rate, report
 from callfs.engine.chance import DrawnAhead
 from callfs.identifiers import TokenBytes
 from callfs.metadata import postgres_queries as queries
@@ -75,27 +75,14 @@ def bare_rate(dsn: str, connections: int, total: int, work: Callable[[Connection
     return total / seconds
 
 
-async def store_rate(total: int, work: Callable[[int], Deferred[Any]]) -> float:
-    """Calls of ``work`` (its number) per second, some in flight all the time."""
-    numbers: Iterator[int] = iter(range(total))
-
-    async def one_after_the_other() -> None:
-        for number in numbers:
-            await work(number)
-
-    started = time.perf_counter()
-    await gatherResults([ensureDeferred(one_after_the_other()) for _ in range(IN_FLIGHT)])
-    return total / (time.perf_counter() - started)
-
-
 async def lookups(store: PostgresStore | ThroughEngine, dsn: str, connections: int, what: str) -> None:
     """Point reads."""
-    rate = await store_rate(LOOKUPS, lambda number: store.get(f"/small/{number % SMALL:06}"))
+    through = await rate(LOOKUPS, IN_FLIGHT, lambda number: store.get(f"/small/{number % SMALL:06}"))
 
     def look_up(connection: Connection, number: int, call: int) -> object:
         return connection.execute(queries.BY_PATH, (f"/small/{call % SMALL:06}",)).fetchall()
 
-    report(f"lookups{what}", rate, bare_rate(dsn, connections, LOOKUPS, look_up))
+    report(f"lookups{what}", through, bare_rate(dsn, connections, LOOKUPS, look_up))
 
 
 async def creates(create: Callable[[str], Deferred[Written]], dsn: str, connections: int, what: str) -> None:
@@ -104,7 +91,7 @@ async def creates(create: Callable[[str], Deferred[Written]], dsn: str, connecti
     for kind, count in (("many directories", connections), ("one directory", 1)):
         made = f"/store{what}-{count}"
         names = [f"{made}-{number % count}/{number}" for number in range(CREATES)]
-        rate = await store_rate(CREATES, lambda number, names=names: create(names[number]))  # type: ignore[misc]
+        through = await rate(CREATES, IN_FLIGHT, lambda number, names=names: create(names[number]))  # type: ignore[misc]
         by_hand = [f"/hand{what}-{count}-{number}" for number in range(count)]
         parents = [(await create(f"{path}/first")).inode.parent_id for path in by_hand]
 
@@ -114,7 +101,7 @@ async def creates(create: Callable[[str], Deferred[Written]], dsn: str, connecti
             place = number % len(by_hand)
             create_by_hand(connection, parents[place], by_hand[place], f"{number}-{call}", chances[number])
 
-        report(f"creates{what}, {kind}", rate, bare_rate(dsn, connections, CREATES, by_statements))
+        report(f"creates{what}, {kind}", through, bare_rate(dsn, connections, CREATES, by_statements))
 
 
 def fill_by_hand(dsn: str, directory: str, count: int) -> None:

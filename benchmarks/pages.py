@@ -15,7 +15,7 @@ from pathlib import Path
 from benchmarks.clients import answered
 from benchmarks.figures import Figure, Scale
 from benchmarks.servers import Server, daemon
-from tests.support.daemon import child_environment
+from tests.support.forking import child_environment
 
 PAGE = 1000
 _PAGES_A_ROUND = 10

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from tests.support.daemon import REPOSITORY, die_with_parent
+from tests.support.forking import REPOSITORY, die_with_parent
 
 ENTRY_BYTES = 200
 ANSWER_SECONDS = 60.0

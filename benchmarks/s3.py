@@ -26,7 +26,7 @@ from callfs.backends.s3 import S3Backend
 from callfs.backends.s3_settings import S3Settings
 from callfs.config.secret import Secret
 from callfs.identifiers import new_blob_id
-from tests.support.daemon import die_with_parent
+from tests.support.forking import die_with_parent
 from tests.support.s3 import S3Server
 
 _CHUNK_BYTES = 64 * 1024

@@ -15,7 +15,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tests.support.cluster import running_cluster
-from tests.support.daemon import Daemon, die_with_parent
+from tests.support.daemon import Daemon
+from tests.support.forking import die_with_parent
 from tests.support.ports import free_port
 
 USER = "alice"
@@ -83,7 +84,7 @@ class Server:
 def daemon(folder: Path) -> Iterator[tuple[Daemon, Server]]:
     """A daemon on a new folder, and how to speak to it; it can be restarted."""
     folder.mkdir()
-    node = Daemon(folder)
+    node = Daemon(folder, fresh=True)
     node.start()
     try:
         yield node, _server_of(node)
@@ -96,6 +97,10 @@ def two_nodes(folder: Path) -> Iterator[list[tuple[Daemon, Server]]]:
     """Two daemons, each with a disk of its own, that share their metadata in a Redis server."""
     folder.mkdir()
     with running_cluster(folder, "redis", nodes=2) as cluster:
+        for node in cluster.nodes:
+            # What is measured was started as an operator does it, not forked from something that has imported all.
+            node.fresh = True
+            node.restart()
         yield [(node, _server_of(node)) for node in cluster.nodes]
 
 

@@ -36,22 +36,37 @@ def is_settled(deferred: Deferred[Any]) -> bool:
     return deferred.called and not deferred.paused
 
 
-def shielded(deferred: Deferred[T]) -> Deferred[T]:
+def _nobody_waits(_outcome: object) -> None:
+    """An outcome that came after the cancellation goes to nobody."""
+
+
+def shielded(
+    deferred: Deferred[T],
+    late: Callable[[T], object] = _nobody_waits,
+    failed_late: Callable[[Failure], object] = _nobody_waits,
+) -> Deferred[T]:
     """
     A Deferred with the same result, whose cancellation doesn't reach ``deferred``.
 
-    The work goes on to its end; a failure that comes after the cancellation has nobody to go to, so callers
-    that can be cancelled put their clean-up and logging inside the shielded part.
+    The work goes on to its end. A failure that comes after the cancellation has nobody to go to, so callers that
+    can be cancelled put their clean-up and logging inside the shielded part, or into the last two parameters.
+
+    :param late: takes a result that came after the cancellation; ``deferred`` has what it returns.
+    :param failed_late: takes a failure that did.
     """
     outer: Deferred[T] = Deferred()
 
-    def succeeded(result: T) -> None:
-        if not outer.called:
-            outer.callback(result)
+    def succeeded(result: T) -> object:
+        if outer.called:
+            return late(result)
+        outer.callback(result)
+        return None
 
-    def failed(failure: Failure) -> None:
-        if not outer.called:
-            outer.errback(failure)
+    def failed(failure: Failure) -> object:
+        if outer.called:
+            return failed_late(failure)
+        outer.errback(failure)
+        return None
 
     deferred.addCallbacks(succeeded, failed)
     return outer

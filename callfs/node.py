@@ -141,7 +141,7 @@ def build(
         cluster=ThreadPool(0, _CLUSTER_THREADS, "callfs-cluster"),
     )
     disk = local_disk(config, reactor, pools.disk, metrics, instant, reached)
-    bucket = shared_bucket(config, reactor, pools.disk, metrics, instant)
+    bucket = shared_bucket(config, reactor, pools.disk, metrics, instant, lambda: replicator.hurry())
     backends = {
         name: place.blobs for name, place in ((LOCAL_BACKEND, disk), (S3_BACKEND, bucket)) if place is not None
     }

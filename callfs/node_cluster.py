@@ -90,7 +90,8 @@ def build_membership(
         retained_snapshots=raft.retain_snapshot_count,
         parts={LOCKS: table},
     )
-    tls, settings = _tls(raft), _settings(config)
+    settings = _settings(config)
+    tls = _tls(raft, settings)
     node = RaftNode(
         settings,
         reactor=reactor,
@@ -141,10 +142,16 @@ def _settings(config: Config) -> ClusterSettings:
     )
 
 
-def _tls(raft: RaftConfig) -> PeerTLS | None:
+def _tls(raft: RaftConfig, settings: ClusterSettings) -> PeerTLS | None:
     if raft.tls_cert_file is None or raft.tls_key_file is None or raft.tls_ca_file is None:
         return None
-    return PeerTLS(raft.tls_cert_file, raft.tls_key_file, raft.tls_ca_file)
+    return PeerTLS(
+        raft.tls_cert_file,
+        raft.tls_key_file,
+        raft.tls_ca_file,
+        node_id=settings.node_id,
+        raft_address=settings.raft_address,
+    )
 
 
 class OwnStore(ReplicatedStore):

@@ -103,14 +103,28 @@ def local_disk(
 
 
 def shared_bucket(
-    config: Config, reactor: Any, pool: ThreadPool, metrics: Metrics, now: Callable[[], int]
+    config: Config,
+    reactor: Any,
+    pool: ThreadPool,
+    metrics: Metrics,
+    now: Callable[[], int],
+    answers_again: Callable[[], None] = lambda: None,
 ) -> SharedBucket | None:
-    """The S3 bucket; ``None`` where ``backend.s3_bucket_name`` isn't set."""
+    """
+    The S3 bucket; ``None`` where ``backend.s3_bucket_name`` isn't set.
+
+    :param answers_again: called when S3, once it is recognised, answers after it didn't.
+    """
     if config.backend.s3_bucket_name is None:
         return None
     # botocore takes half a second to load, which nodes and commands without S3 needn't wait for.
     from callfs.backends.s3 import S3Backend
     from callfs.backends.s3_settings import S3Settings
+
+    def answers() -> None:
+        # Whoever recognises the bucket is answered before anybody else can reach it.
+        if gate.is_open:
+            answers_again()
 
     bucket = S3Backend(
         S3Settings.configured(config.backend, config.server.file_op_timeout),
@@ -119,6 +133,7 @@ def shared_bucket(
         now=now,
         clock=reactor,
         random=random.SystemRandom().random,
+        answers_again=answers,
     )
     gate = GatedBackend(bucket)
     blobs = MeasuredBackend(gate, metrics.backend_operation, time.monotonic)

@@ -80,6 +80,7 @@ class RedisPool:
         self.clock = IReactorTime(reactor) if clock is None else clock
         self.op_timeout_seconds = op_timeout_seconds
         self.component = component
+        self._server = f"the Redis server at {address}"
         self._password = password
         self._db = db
         self._observer = observer
@@ -136,7 +137,7 @@ class RedisPool:
             return await connection.ask(request, deadline - self.clock.seconds())
         except Unanswered:
             if connection.silent_seconds() >= self.op_timeout_seconds * 0.9 and connection in self._ready:
-                self._complain("silent", "a connection to the Redis server is given up: no reply came in time")
+                self._complain("silent", f"a connection to {self._server} is given up: no reply came in time")
                 connection.transport.abortConnection()
             raise
         except Refused as refusal:
@@ -232,6 +233,8 @@ class RedisPool:
 
     def _retry_seconds(self, attempt: int) -> float:
         """``ClientService`` forgets failed attempts with a connection, which may then be of no use."""
+        if attempt > 1 and not self._all:
+            self._complain("unreachable", f"no connection to {self._server} can be made; trying again")
         return retry_seconds(max(attempt, self._rejections))
 
     async def _greet(self, connection: Connection) -> None:
@@ -248,7 +251,7 @@ class RedisPool:
         self._refusal = fault if isinstance(fault, Refused) else None
         text = str(fault) if not self._password else str(fault).replace(self._password, "***")
         kind = fault.code if isinstance(fault, Refused) else "silent"
-        self._complain(kind, f"the Redis server doesn't take a connection: {text}")
+        self._complain(kind, f"{self._server} doesn't take a connection: {text}")
         if isinstance(fault, Refused) and not self._ready:
             self._tell_waiters(fault)
 
@@ -257,7 +260,7 @@ class RedisPool:
         if connection in self._ready:
             self._ready.remove(connection)
             if not self._ready and self._services[0].running:
-                self._complain("disconnected", "all connections to the Redis server are lost; connecting again")
+                self._complain("disconnected", f"all connections to {self._server} are lost; connecting again")
 
     def _tell_waiters(self, outcome: Exception | None) -> None:
         waiters, self._waiters = self._waiters, []

@@ -204,14 +204,15 @@ class NodeService(Service):
 
         :raises _Interrupted: the node is to stop.
         """
+        told = ""
         while not self._is_ending:
             try:
                 await step()
                 return
             except (MetadataUnavailable, OutcomeUnknown) as error:
-                self._log.warn(
-                    "waiting for the metadata store: {reason}", event="store_awaited", reason=error.message
-                )
+                if error.message != told:
+                    told = error.message
+                    self._log.warn("waiting for the metadata store: {reason}", event="store_awaited", reason=told)
             except PeerUnavailable as error:
                 self._say_bucket_awaited(error)
             if not self._is_ending:
@@ -251,7 +252,7 @@ class NodeService(Service):
             if self._node.site.ready:
                 self._say_ready()
             await self._node.janitor.backend_came()
-            self._node.replicator.kick()
+            self._node.replicator.hurry()
         except _Interrupted:
             pass
         except (S3Unusable, CallFSError) as error:

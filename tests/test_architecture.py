@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ MODULES = {
 
 GROUND = {"callfs", "callfs.model", "callfs.errors", "callfs.paths"}
 PURE = {
+    "callfs.access",
     "callfs.identifiers",
     "callfs.redaction",
     "callfs.backends.breaker",
@@ -35,6 +37,7 @@ PURE = {
     "callfs.config.display",
     "callfs.config.environment",
     "callfs.config.given",
+    "callfs.config.idle",
     "callfs.config.json_text",
     "callfs.config.kinds",
     "callfs.config.numbers",
@@ -63,7 +66,6 @@ PURE = {
     "callfs.metadata.replicated_codec",
     "callfs.metadata.transfer",
     "callfs.metadata.transfer_reading",
-    "callfs.engine.access",
     "callfs.engine.arrangement",
     "callfs.engine.routing",
     "callfs.raft.admission",
@@ -104,6 +106,7 @@ PURE = {
     "callfs.web.timestamps",
     "callfs.web.websocket_codes",
     "callfs.web.websocket_handshake",
+    "callfs.cluster.certified",
     "callfs.cluster.frames",
     "callfs.cluster.handshake",
     "callfs.cluster.identity",
@@ -173,12 +176,20 @@ def level(module: str) -> int:
     return 3 if package in ADAPTERS else LEVELS[package]
 
 
+@cache
+def read(path: Path) -> tuple[frozenset[str], tuple[ast.Import | ast.ImportFrom, ...]]:
+    """The plain names that a file calls, and its imports, wherever in the file; read once for all rules."""
+    nodes = list(ast.walk(ast.parse(path.read_text())))
+    calls = {node.func.id for node in nodes if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)}
+    return frozenset(calls), tuple(node for node in nodes if isinstance(node, ast.Import | ast.ImportFrom))
+
+
 def imports(path: Path) -> Iterator[str]:
     """The names of all modules that a file imports, wherever in the file."""
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in read(path)[1]:
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
+        else:
             assert node.level == 0, f"{path}: relative import"
             assert node.module is not None
             for alias in node.names:
@@ -229,12 +240,7 @@ def test_pure_modules_do_no_io(module: str) -> None:
     """A pure module imports nothing that does I/O, reads a clock or makes chance, and opens no file."""
     path = MODULES[module]
     assert not {name.split(".")[0] for name in imports(path)} & IMPURE_MODULES
-    calls = {
-        node.func.id
-        for node in ast.walk(ast.parse(path.read_text()))
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
-    }
-    assert not calls & IMPURE_NAMES
+    assert not read(path)[0] & IMPURE_NAMES
 
 
 @pytest.mark.parametrize("module", sorted(PURE))
@@ -255,7 +261,7 @@ def test_the_global_reactor_enters_at_the_top(module: str) -> None:
     if module not in TOP:
         assert "twisted.internet.reactor" not in {
             f"{node.module}.{alias.name}"
-            for node in ast.walk(ast.parse(MODULES[module].read_text()))
+            for node in read(MODULES[module])[1]
             if isinstance(node, ast.ImportFrom)
             for alias in node.names
         }

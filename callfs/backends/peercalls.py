@@ -24,6 +24,9 @@ from callfs.errors import InsufficientStorage, PeerUnavailable
 INSTANCE_HEADER = "X-CallFS-Instance-ID"
 
 _GOOD = frozenset((200, 201, 204, 206))
+_PASSING = frozenset((502, 503, 504))
+"""A node that still starts answers so, and so does a proxy whose node is down: neither says which node it is."""
+
 _COMPLAINT_SECONDS = 30.0
 
 
@@ -187,11 +190,11 @@ class PeerCalls:
         told = f"the node {self.instance_id} can't be reached"
         return PeerUnavailable(f"{told}: {fault.text}" if fault.reason == "tls" else told)
 
-    def unusable(self, text: str) -> PeerUnavailable:
+    def unusable(self, text: str, level: Any = LogLevel.error) -> PeerUnavailable:
         """The node answered, but nothing that makes sense: what the caller is told."""
         self.context.observer.peer_failure(self.instance_id, "answer")
         self._complain(
-            LogLevel.error,
+            level,
             "peer_answer_unusable",
             "the answer of the node {instance_id} at {endpoint} can't be used: {reason}",
             reason=text,
@@ -234,6 +237,8 @@ class PeerCalls:
                 found=found[:64],
             )
         text = await self._text(response)
+        if response.code in _PASSING:
+            raise self.unusable(f"status {response.code} {text}".rstrip(), LogLevel.warn)
         raise self.unusable(f"status {response.code}, and it doesn't say which node it comes from {text}".rstrip())
 
     async def _text(self, response: IResponse) -> str:

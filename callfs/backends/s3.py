@@ -51,6 +51,7 @@ class S3Backend:
     :param now: the instant, in microseconds.
     :param clock: for timeouts and pauses.
     :param random: from 0 to 1, for the jitter of repetitions.
+    :param answers_again: called when S3 answers after a request was given up because it didn't.
     :param copy_limits: those of S3.
     """
 
@@ -65,13 +66,22 @@ class S3Backend:
         now: Callable[[], int],
         clock: IReactorTime,
         random: Callable[[], float],
+        answers_again: Callable[[], None] = lambda: None,
         copy_limits: CopyLimits = CopyLimits(),
     ) -> None:
         self._settings = settings
         self._now = now
         self._keys = S3Keys(settings.key_prefix)
         self._jobs = Jobs(reactor, pool)
-        self._client = S3Client(settings, reactor=reactor, jobs=self._jobs, now=now, clock=clock, random=random)
+        self._client = S3Client(
+            settings,
+            reactor=reactor,
+            jobs=self._jobs,
+            now=now,
+            clock=clock,
+            random=random,
+            answers_again=answers_again,
+        )
         self._objects = S3Objects(self._client, settings)
         self._multipart = S3Multipart(self._objects, settings)
         self._copying = S3Copying(self._objects, self._multipart, copy_limits)

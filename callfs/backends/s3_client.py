@@ -35,6 +35,7 @@ class S3Client:
     :param now: the instant, in microseconds.
     :param clock: for silence and pauses.
     :param random: from 0 to 1, for the jitter.
+    :param answers_again: called when a request succeeds after one was given up that wasn't answered.
     :param credentials: those of the settings unless given.
     """
 
@@ -47,6 +48,7 @@ class S3Client:
         now: Callable[[], int],
         clock: IReactorTime,
         random: Callable[[], float],
+        answers_again: Callable[[], None],
         credentials: S3Credentials | None = None,
     ) -> None:
         timeout_seconds = settings.timeout_seconds
@@ -63,6 +65,8 @@ class S3Client:
         self._random = random
         self._credentials = credentials or S3Credentials(settings, jobs=jobs, clock=clock)
         self._transport = S3Transport(reactor, clock, timeout_seconds)
+        self._answers_again = answers_again
+        self._is_silent = False
         self._is_cut = False
         self._pauses: set[Deferred[None]] = set()
 
@@ -109,7 +113,9 @@ class S3Client:
         while True:
             left_seconds = began + effort.total_seconds - self.clock.seconds()
             try:
-                return await attempt(min(effort.silence_seconds, max(left_seconds, _SHORTEST_SILENCE_SECONDS)))
+                result = await attempt(min(effort.silence_seconds, max(left_seconds, _SHORTEST_SILENCE_SECONDS)))
+                self._answered_well()
+                return result
             except _Renewable as fault:
                 if renewed:
                     raise fault.refusal from None
@@ -121,8 +127,14 @@ class S3Client:
                 pause_seconds = self._pause_seconds(attempts, fault)
                 too_late = self.clock.seconds() + pause_seconds >= began + effort.total_seconds
                 if not fault.passing or attempts >= effort.attempts or too_late:
+                    self._is_silent = self._is_silent or fault.passing
                     raise
                 await self._pause(pause_seconds)
+
+    def _answered_well(self) -> None:
+        if self._is_silent:
+            self._is_silent = False
+            self._answers_again()
 
     def _pause_seconds(self, attempts: int, fault: S3Fault) -> float:
         """

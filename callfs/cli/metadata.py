@@ -13,6 +13,7 @@ from twisted.internet.task import react
 from twisted.internet.threads import deferToThreadPool
 from twisted.python.threadpool import ThreadPool
 
+from callfs.cli.copyposition import copy_position
 from callfs.cli.exportfile import STANDARD, Batches, checked, opened, written
 from callfs.cli.options import config_option, config_path, loaded_configuration
 from callfs.config.schema import Config
@@ -40,8 +41,8 @@ def metadata() -> None:
     """
     Move the metadata to another store.
 
-    Names, attributes, links and queues go from any kind of store (SQLite, PostgreSQL, Redis) to any other; the
-    bytes of the files stay where they are.
+    Names, attributes, links and queues go from any kind of store (SQLite, PostgreSQL, Redis, Raft) to any other;
+    the bytes of the files stay where they are.
     """
 
 
@@ -53,7 +54,9 @@ def export_command(file: str) -> None:
     Write everything that the configured store holds to FILE, or to standard output.
 
     Each line is a JSON object; the last one has a checksum of all others. A FILE that is there already is never
-    overwritten. Stop all daemons first: what is changed after the export isn't in it.
+    overwritten. Stop all daemons first: what is changed after the export isn't in it. With Raft each node has a
+    copy of its own, and that of this node is exported: run it beside the leader's daemon, when nothing is written
+    any more, and stop the daemons then.
 
     Exit status: 0 all is written, 1 failure, 2 wrong usage or configuration.
     """
@@ -133,6 +136,8 @@ async def _ending(name: str, reactor: Any, config: Config, job: Job, read_only: 
     pool.start()
     store = tool_store(config, reactor, pool, read_only=read_only)
     try:
+        if config.raft_metadata and read_only:
+            click.echo(copy_position(config.raft.data_dir, config.raft_node_id), err=True)
         await job(store, reactor, pool)
     except (CallFSError, StoreUnusable, Unreadable, Imperfect, _Failed, OSError) as error:
         click.echo(f"callfs metadata {name}: {_explained(error)}", err=True)

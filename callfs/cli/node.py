@@ -103,16 +103,18 @@ def drain_command(url: str | None, instance: str, target: str | None, forget: bo
 @config_option
 @url_option
 @click.argument("instance", metavar="ID")
-def forget_command(url: str | None, instance: str) -> None:
+@click.option("--force", is_flag=True, help="Also when it gave a sign of life a moment ago, but is stopped by now.")
+def forget_command(url: str | None, instance: str, force: bool) -> None:
     """
     Forget node ID, which was drained and stopped for good; ask another node.
 
-    It is refused as long as files have copies on it.
+    It is refused as long as files have copies on it, and for a minute after its last sign of life: a node that runs
+    would make itself known again.
 
     Exit status: 0 it is forgotten, 1 refusal or failure, 2 wrong usage or configuration.
     """
     config: Config = loaded_configuration(config_path()).config
-    failing_with_status("node forget", lambda: _forget(DaemonClient(config, url), instance))
+    failing_with_status("node forget", lambda: _forget(DaemonClient(config, url), instance, force))
 
 
 def _copies(count: int) -> str:
@@ -156,6 +158,6 @@ def _one_pass(client: DaemonClient, asking: dict[str, Any], held: int, tally: Ta
     return found
 
 
-def _forget(client: DaemonClient, instance: str) -> None:
-    answer = client.post("/v1/internal/nodes/forget", {"instance_id": instance})
+def _forget(client: DaemonClient, instance: str, force: bool = False) -> None:
+    answer = client.post("/v1/internal/nodes/forget", {"instance_id": instance, "force": force})
     click.echo(f"{instance} is forgotten. Blobs that were still to be deleted on its disk: {answer['garbage']}.")

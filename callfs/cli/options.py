@@ -43,13 +43,14 @@ def config_path() -> Path | None:
     return path
 
 
-def loaded_configuration(path: Path | None) -> Any:
+def loaded_configuration(path: Path | None, *, warn: bool = True) -> Any:
     """
-    Load the configuration for a command; warnings go to standard error.
+    Load the configuration for a command.
 
     Ends the command with status 2, after listing the problems, when it can't be used.
 
     :param path: as :func:`config_path` has it.
+    :param warn: tell its warnings on standard error; the daemon has them in its log.
     :return: a :class:`callfs.config.loader.Loaded`.
     """
     from callfs.config.loader import load
@@ -63,6 +64,6 @@ def loaded_configuration(path: Path | None) -> Any:
         for problem in error.problems:
             click.echo(f"  {problem}", err=True)
         sys.exit(USAGE_STATUS)
-    for warning in loaded.warnings:
+    for warning in loaded.warnings if warn else ():
         click.echo(f"Warning: {warning}", err=True)
     return loaded

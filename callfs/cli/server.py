@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import click
@@ -36,6 +38,20 @@ def _nothing(_step: str) -> None:
     """The failpoint of a daemon that isn't under test."""
 
 
+@contextmanager
+def _importing() -> Iterator[None]:
+    """
+    Look for no garbage while modules are imported, nor among what they are made of ever after: it is there as long
+    as the process. That is a tenth of the start, and most of the pause that each full collection would be later.
+    """
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
+
+
 def run_server(path: Path | None, reached: Callable[[str], None] = _nothing) -> int:
     """
     Run a node until it is told to stop.
@@ -44,12 +60,13 @@ def run_server(path: Path | None, reached: Callable[[str], None] = _nothing) -> 
     :param reached: called at named steps of a write; tests end the process there.
     :return: the exit status.
     """
-    from twisted.internet import reactor
+    with _importing():
+        from twisted.internet import reactor
 
-    from callfs.recognition import CannotStart
-    from callfs.service import NodeService
+        from callfs.recognition import CannotStart
+        from callfs.service import NodeService
 
-    loaded = loaded_configuration(path)
+    loaded = loaded_configuration(path, warn=False)
     observer = LogObserver(LogStream(STDOUT).write)
     globalLogBeginner.beginLoggingTo([observer], redirectStandardIO=False)
     try:

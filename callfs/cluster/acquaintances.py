@@ -5,6 +5,8 @@ A member is sought where the membership says, and when it isn't found there, in 
 it said itself that it is when it reached this node, and where this node's configuration has it. So a member that
 moved is found before the membership knows, and a cluster whose nodes all moved at once comes together when one of
 them is told where the others are. To look in the wrong place costs nothing: whoever is there has to prove its name.
+With TLS its certificate has to be for its id, or for the host where the membership or the configuration has it: its
+own word isn't enough.
 """
 
 from __future__ import annotations
@@ -177,4 +179,12 @@ class Acquaintances:
         configured = self._configured if self._knows_nobody else {}
         strangers = {name: address for name, (address, _) in self._strangers.items()}
         members = {name: sought.at for name, sought in self._members.items()}
-        self._transport.set_peers({**configured, **strangers, **members})
+        self._transport.set_peers({**configured, **strangers, **members}, self._known())
+
+    def _known(self) -> Mapping[str, Sequence[str]]:
+        """Where the members are, without what anybody said of himself."""
+        known = {name: [sought.member.raft_address] for name, sought in self._members.items()}
+        for name, address in self._configured.items():
+            if name in known and address not in known[name]:
+                known[name].append(address)
+        return known

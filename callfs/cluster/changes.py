@@ -10,7 +10,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 
 from callfs.cluster.connections import UNSURE, DeclinedQuestion
-from callfs.cluster.forming import PROBE_SECONDS, WHY_REFUSED
+from callfs.cluster.forming import PROBE_SECONDS, why_refused
 from callfs.cluster.handshake import HandshakeRefused
 from callfs.cluster.identity import PeerIdentity
 from callfs.cluster.interfaces import ITransport, Step
@@ -115,7 +115,7 @@ class Changes:
         try:
             return await self._transport.probe(address, node_id, PROBE_SECONDS)
         except HandshakeRefused as error:
-            why = WHY_REFUSED.get(error.reason, str(error))
+            why = why_refused(error) or str(error)
             return NotChanged(error.reason, f"node {node_id} isn't found at {address}: {why}")
         except Unsent as error:
             return NotChanged("unreachable", f"the leader can't reach {address}: {error}")

@@ -16,8 +16,10 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.protocol import Protocol as TwistedProtocol
 from twisted.internet.protocol import connectionDone
 from twisted.internet.task import LoopingCall
+from twisted.internet.tcp import Connection
 from twisted.python.failure import Failure
 
+from callfs.cluster.certified import CertifiedNames
 from callfs.cluster.frames import FrameBuffer, FrameTooLong, framed
 from callfs.cluster.handshake import HANDSHAKE_FRAME_BYTES, Acceptor, Dialer, HandshakeRefused, refusal
 from callfs.cluster.identity import PeerIdentity
@@ -91,13 +93,21 @@ class PeerConnection(TwistedProtocol):
         self._frames = FrameBuffer(HANDSHAKE_FRAME_BYTES)
         self._silent_looks = 0
         self._looking: LoopingCall | None = None
+        self._plain: Connection | None = None
 
     def connectionMade(self) -> None:
         """The handshake may begin."""
         self.transport.setTcpNoDelay(True)
+        if isinstance(self.transport, Connection):
+            self._plain = self.transport
         self._looking = LoopingCall(self._look)
         self._looking.clock = self._clock
         self._looking.start(self._idle_seconds / _LOOKS_PER_IDLE_TIME, now=False)
+
+    def certified(self) -> CertifiedNames:
+        """Whom the other side's certificate names; only with TLS."""
+        shown = self.transport.getPeerCertificate()
+        return CertifiedNames() if shown is None else CertifiedNames.of(shown.to_cryptography())
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Nothing more comes."""
@@ -146,6 +156,11 @@ class PeerConnection(TwistedProtocol):
 
     def _send(self, frame: Frame) -> None:
         self.transport.write(framed(encode(frame)))
+        plain = self._plain
+        if plain is not None and plain.connected and not plain.disconnecting:
+            # Now, and not when the reactor has been through its sockets: an entry goes this way twice before
+            # anybody gets an answer. What doesn't get away, or fails, is left to the reactor as ever.
+            plain.doWrite()
 
     def _greet(self, body: bytes) -> None:
         raise NotImplementedError
@@ -161,7 +176,7 @@ class OutgoingConnection(PeerConnection):
     """
     The side that dialled.
 
-    :param handshake: made for this connection.
+    :param handshake: makes one, for this connection.
     :param opened: called when both sides are proven.
     :param answered: called with :class:`Answer` and :class:`Declined`.
     :param writable: called with whether there is room for more.
@@ -173,14 +188,14 @@ class OutgoingConnection(PeerConnection):
         clock: IReactorTime,
         idle_seconds: float,
         *,
-        handshake: Dialer,
+        handshake: Callable[[PeerConnection], Dialer],
         opened: Callable[[OutgoingConnection], None],
         answered: Callable[[Answer | Declined], None],
         writable: Callable[[bool], None],
         lost: Callable[[OutgoingConnection, Exception], None],
     ) -> None:
         super().__init__(clock, idle_seconds)
-        self._handshake = handshake
+        self._handshake = handshake(self)
         self._opened = opened
         self._answered = answered
         self._writable = writable
@@ -241,7 +256,7 @@ class IncomingConnection(PeerConnection):
     """
     The side that was connected to.
 
-    :param handshake: made for this connection.
+    :param handshake: makes one, for this connection.
     :param opened: called when both sides are proven.
     :param message: called with each message of the peer.
     :param asked: answers the questions of the peer.
@@ -253,14 +268,14 @@ class IncomingConnection(PeerConnection):
         clock: IReactorTime,
         idle_seconds: float,
         *,
-        handshake: Acceptor,
+        handshake: Callable[[PeerConnection], Acceptor],
         opened: Callable[[IncomingConnection], None],
         message: Callable[[PeerIdentity, bytes], None],
         asked: Asked,
         lost: Callable[[IncomingConnection, Exception | None], None],
     ) -> None:
         super().__init__(clock, idle_seconds)
-        self._handshake = handshake
+        self._handshake = handshake(self)
         self._opened = opened
         self._message = message
         self._asked = asked

@@ -316,10 +316,12 @@ class RaftNode:
     def _why_no_cluster(self) -> str:
         name = self._settings.node_id
         if self._running is None and self._settings.bootstrap:
-            return (
-                f"node {name} is forming a cluster, and waits for all nodes of its raft.peers: see that they run, "
-                "and ask again when it leads"
+            awaited = (
+                "and waits for all nodes of its raft.peers: see that they run, and ask again when it leads"
+                if set(self._settings.peers) - {name}
+                else "which takes a few seconds, because it listens first whether it has been in one: ask again"
             )
+            return f"node {name} is forming a cluster, {awaited}"
         return (
             f"node {name} belongs to no cluster itself: ask a node that does, or let one form a cluster first, by "
             "raft.bootstrap: true in its configuration"

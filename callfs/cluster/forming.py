@@ -99,10 +99,9 @@ class Forming:
             try:
                 peer = await self._transport.probe(address, node_id, PROBE_SECONDS)
             except (HandshakeRefused, Unsent) as error:
-                if isinstance(error, HandshakeRefused) and error.reason in WHY_REFUSED:
-                    raise CannotForm(
-                        f"can't form a cluster with node {node_id} at {address}: {WHY_REFUSED[error.reason]}"
-                    ) from error
+                why = why_refused(error) if isinstance(error, HandshakeRefused) else None
+                if why is not None:
+                    raise CannotForm(f"can't form a cluster with node {node_id} at {address}: {why}") from error
                 # Any other reason, such as that it is just stopping, is one that passes.
                 if not told:
                     told = True
@@ -123,7 +122,11 @@ class Forming:
             return peer
 
 
-WHY_REFUSED: Mapping[str, str] = {
+_WHY_REFUSED: Mapping[str, str] = {
+    "certificate": (
+        "its certificate (raft.tls_cert_file there) is neither for its id nor for the host of this address; the "
+        "log of the node that asked says for whom it is"
+    ),
     "cluster": "it belongs to another cluster",
     "malformed": "what answers there isn't a CallFS node's raft address",
     "node": "another node answers at this address",
@@ -132,7 +135,16 @@ WHY_REFUSED: Mapping[str, str] = {
     "twin": "a node of its name is there already, at another address",
     "version": "its version of CallFS is too old or too new",
 }
-"""For the operator, by the code of a refused handshake."""
+_ITS_CERTIFICATE_REFUSED = (
+    "it doesn't take the certificate of the node that asked (raft.tls_cert_file there), and says in its log why"
+)
+
+
+def why_refused(error: HandshakeRefused) -> str | None:
+    """What a refused handshake means for the operator; nothing when it is a reason that passes."""
+    if error.told and error.reason == "certificate":
+        return _ITS_CERTIFICATE_REFUSED
+    return _WHY_REFUSED.get(error.reason)
 
 
 def _member(peer: PeerIdentity, address: str, endpoints: Mapping[str, str]) -> Member:

@@ -90,12 +90,14 @@ class HandshakeRefused(Exception):
     The peers don't come together.
 
     :param reason: ``malformed``, ``version``, ``secret``, ``node`` (somebody else is at this address), ``self`` (it
-        is this very node), ``cluster`` (it belongs to another one), or what the ``admit`` of the acceptor said.
+        is this very node), ``cluster`` (it belongs to another one), ``certificate`` (it shows one that is
+        another's), or what the ``admit`` of the acceptor said.
     :param told: whether the other side said so, rather than this one.
     """
 
     def __init__(self, reason: str, *, told: bool = False) -> None:
-        super().__init__(f"the raft handshake was refused: {reason}")
+        said = "the other side refused the raft handshake" if told else "the raft handshake was refused"
+        super().__init__(f"{said}: {reason}")
         self.reason = reason
         self.told = told
 

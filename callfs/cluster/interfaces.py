@@ -69,8 +69,8 @@ class IReplicator(Interface):
     A log that all nodes of a cluster agree on, and the state that it makes.
 
     **Order**: proposals have one order, the same on all nodes. **Durability**: when :meth:`propose` fires, the
-    command is durable on a majority and applied there where it was asked for or on the leader. **Once**: it is
-    applied once, however often it had to be sent.
+    command is durable on a majority, and what it comes to is settled; a read that follows :meth:`read_barrier` sees
+    it, on any node. **Once**: it is applied once, however often it had to be sent.
 
     What can't be done in ``apply_timeout`` fails with :class:`callfs.errors.MetadataUnavailable`, when it is
     certain that nothing has changed.
@@ -243,6 +243,30 @@ class IStateMachine(Interface):
         """End; what is applied stays. It may not have been opened, and may have failed."""
 
 
+class IForesightedState(IStateMachine):
+    """
+    A state machine that says what steps come to before it is certain that they come, and which of them can wait.
+
+    Whoever waits for a step gets its outcome when the log has it for certain, and the state takes it in afterwards.
+    That is safe because steps mean the same on every node and at any time: a node that dies in between replays them
+    from its log, and a read waits until the state contains them.
+    """
+
+    def prepare(steps: Sequence[Step]) -> Callable[[], Deferred[Sequence[Outcome] | None]]:
+        """
+        Begin to find out what steps come to that are likely to be the next, without anybody seeing anything of it.
+        It isn't waited for: other methods may be called at once, and have their turn after it. What they find is
+        as if this had never been called, but for :meth:`apply` with exactly these steps, which is the quicker.
+
+        :param steps: few.
+        :return: to be called once, if at all: fires with what applying the steps will come to; ``None`` where that
+            isn't to be known before.
+        """
+
+    def can_wait(steps: Sequence[Step]) -> bool:
+        """Whether on this node nobody learns of these steps but by their outcomes, and by reads."""
+
+
 class Receiver(Protocol):
     """What a transport calls."""
 
@@ -271,8 +295,13 @@ class ITransport(Interface):
     def stop() -> Deferred[None]:
         """Hang up and stop listening."""
 
-    def set_peers(addresses: Mapping[str, str]) -> None:
-        """Keep connections to these nodes, by id, and to no others."""
+    def set_peers(addresses: Mapping[str, str], known: Mapping[str, Sequence[str]] | None = None) -> None:
+        """
+        Keep connections to these nodes, by id, and to no others.
+
+        :param known: the members, and the raft addresses that the membership and the configuration have for each:
+            a certificate of a member has to be for its id or for one of these hosts.
+        """
 
     def identity_changed() -> None:
         """Make all connections anew, because what was said about this node isn't true any more."""
@@ -307,6 +336,7 @@ __all__ = [
     "ChangeRefused",
     "ClientForgotten",
     "ClusterStatus",
+    "IForesightedState",
     "IReplicator",
     "ISnapshot",
     "IStateMachine",

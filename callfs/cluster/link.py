@@ -13,7 +13,8 @@ from twisted.internet.protocol import Factory
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from callfs.cluster.connections import Dropped, OutgoingConnection
+from callfs.cluster.certified import CertifiedNames
+from callfs.cluster.connections import Dropped, OutgoingConnection, PeerConnection
 from callfs.cluster.frames import MAX_FRAME_BYTES
 from callfs.cluster.handshake import Dialer, HandshakeRefused
 from callfs.cluster.identity import PeerIdentity
@@ -107,7 +108,7 @@ class PeerLink:
         *,
         clock: IReactorTime,
         timing: LinkTiming,
-        handshake: Callable[[], Dialer],
+        handshake: Callable[[PeerConnection], Dialer],
         random: Callable[[], float],
         observer: LinkObserver,
         opened: Callable[[PeerIdentity], None],
@@ -140,6 +141,11 @@ class PeerLink:
     def peer(self) -> PeerIdentity | None:
         """Who is there, while there is a proven connection."""
         return None if self._open is None else self._open.peer
+
+    def certified(self) -> CertifiedNames:
+        """Whom the certificate of who is there names; only with TLS, and while there is a proven connection."""
+        assert self._open is not None
+        return self._open.certified()
 
     def start(self) -> None:
         """Begin to dial."""
@@ -228,7 +234,7 @@ class PeerLink:
         connection = self._latest = OutgoingConnection(
             self._clock,
             self._timing.idle_seconds,
-            handshake=self._handshake(),
+            handshake=self._handshake,
             opened=self._connected,
             answered=self._answered,
             writable=self._set_writable,
@@ -285,16 +291,27 @@ class PeerLink:
         questions, self._questions = self._questions, {}
         for number, answer in questions.items():
             answer.errback(Unsent("the way broke") if number in unsent else Unanswered("the way broke"))
-        if isinstance(reason, Dropped | HandshakeRefused) and reason.reason != "stopped":
+        if isinstance(reason, Dropped | HandshakeRefused) and reason.reason not in ("stopped", "replaced"):
             self._observer.peer_refused(reason.reason)
         self._failed(reason)
-        self._again(reason)
+        self._again(reason, self._is_in_order(connection, reason))
 
-    def _again(self, reason: Exception) -> None:
+    def _is_in_order(self, connection: OutgoingConnection, reason: Exception) -> bool:
+        """
+        A node that begins to belong to a cluster makes its connections anew, those that are just being made, too.
+        That is nothing to speak of, unless the next attempt fails.
+        """
+        if isinstance(reason, Dropped | HandshakeRefused):
+            return reason.reason == "replaced"
+        if connection.peer is None:
+            return self._failures == 0
+        return not connection.peer.cluster_id
+
+    def _again(self, reason: Exception, is_in_order: bool = False) -> None:
         if self._stopped is not None:
             self._finish_stop()
             return
-        if str(reason) != self._last_error and not self._is_probe:
+        if not is_in_order and str(reason) != self._last_error and not self._is_probe:
             self._last_error = str(reason)
             self._log.info(
                 "no raft connection to {node}: {reason}",

@@ -14,8 +14,8 @@ LOG_BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05,
 PROPOSAL_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 
 _REASONS = frozenset(
-    {"cluster", "crowded", "handshake_timeout", "idle", "malformed", "node", "replaced", "secret", "self"}
-    | {"stopped", "too_long", "version"}
+    {"certificate", "cluster", "crowded", "handshake_timeout", "idle", "malformed", "node", "replaced", "secret"}
+    | {"self", "stopped", "too_long", "twin", "version"}
 )
 
 
@@ -54,6 +54,7 @@ class ClusterMetrics:
             ["peer"],
             registry=registry,
         )
+        self._ways: dict[str, bool] = {}
         self._lost = Counter(
             "callfs_raft_messages_lost_total",
             "Messages thrown away, because a peer was slow or out of reach.",
@@ -100,6 +101,7 @@ class ClusterMetrics:
     def peer_connected(self, node_id: str, connected: bool) -> None:
         """The way to a peer is open, or isn't any more."""
         if node_id:
+            self._ways[node_id] = connected
             self._connected.labels(node_id).set(int(connected))
 
     def peer_message_lost(self, node_id: str) -> None:
@@ -153,6 +155,7 @@ class ClusterMetrics:
         self._log_bytes.set(status.log_bytes)
         self._contact.set(heartbeat_seconds)
         self._show_peers(status)
+        self._show_ways(status)
 
     def error(self, component: str, error_type: str) -> None:
         """Something went wrong that the operator should know."""
@@ -166,3 +169,13 @@ class ClusterMetrics:
         for gone in self._peers - now:
             self._lag.remove(gone)
         self._peers = now
+
+    def _show_ways(self, status: Status) -> None:
+        """A member that was never reached shows, too; one that has left is no reason for an alarm any more."""
+        members = {member.node_id for member in status.membership.members} - {status.node_id}
+        for node_id in members:
+            self._connected.labels(node_id).set(int(self._ways.setdefault(node_id, False)))
+        for node_id in [each for each, connected in self._ways.items() if members and not connected]:
+            if node_id not in members:
+                del self._ways[node_id]
+                self._connected.remove(node_id)

@@ -12,12 +12,13 @@ from twisted.internet.protocol import Factory
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from callfs.cluster.connections import Dropped, IncomingConnection
+from callfs.cluster.connections import Dropped, IncomingConnection, PeerConnection
 from callfs.cluster.handshake import NONCE_BYTES, Acceptor, Dialer, HandshakeRefused
 from callfs.cluster.identity import PeerIdentity
 from callfs.cluster.interfaces import ITransport, Receiver
 from callfs.cluster.link import LinkObserver, LinkTiming, PeerLink, Unsent
 from callfs.cluster.tls import PeerTLS
+from callfs.cluster.vetting import REFUSED, Vetting
 from callfs.config.addresses import endpoint_description, parse_host_port
 from callfs.deferreds import returns_deferred, with_timeout
 from callfs.identifiers import TokenBytes
@@ -29,7 +30,7 @@ MAX_UNPROVEN = 64
 @implementer(ITransport)
 class PeerTransport:
     """
-    Peers over TCP, proven by the internal secret, and over mutual TLS where that is configured.
+    Peers over TCP, proven by the internal secret, and by certificates of their own where TLS is configured.
 
     :param bind_address: ``host:port`` to listen on.
     :param reactor: networking, names and time.
@@ -64,6 +65,7 @@ class PeerTransport:
         self._observer = observer
         self._timing = timing
         self._tls = tls
+        self._vetting = Vetting()
         self._dual_stack = dual_stack
         self._port: IListeningPort | None = None
         self._links: dict[str, tuple[str, PeerLink]] = {}
@@ -112,7 +114,7 @@ class PeerTransport:
             await gone
         await gatherResults(list(self._ending))
 
-    def set_peers(self, addresses: Mapping[str, str]) -> None:
+    def set_peers(self, addresses: Mapping[str, str], known: Mapping[str, Sequence[str]] | None = None) -> None:
         """Keep connections to these nodes and to no others; a link whose address stays is left alone."""
         for node_id, (address, link) in list(self._links.items()):
             if addresses.get(node_id) != address:
@@ -120,9 +122,11 @@ class PeerTransport:
                 self._end(link)
         for node_id, address in addresses.items():
             if node_id not in self._links and (endpoint := self._endpoint(address)) is not None:
-                link = self._link(node_id, endpoint, self._receiver.opened)
+                link = self._link(node_id, address, endpoint, self._receiver.opened)
                 self._links[node_id] = (address, link)
                 link.start()
+        if self._running and self._vetting.know(known or {}) and self._tls is not None:
+            self._vet_again()
 
     def identity_changed(self) -> None:
         """Make all connections anew."""
@@ -160,6 +164,7 @@ class PeerTransport:
         found: Deferred[PeerIdentity] = Deferred()
         link = self._link(
             node_id,
+            address,
             endpoint,
             lambda peer: None if found.called else found.callback(peer),
             lambda error: None if found.called else found.errback(error),
@@ -178,22 +183,29 @@ class PeerTransport:
     def _link(
         self,
         node_id: str,
+        address: str,
         endpoint: IStreamClientEndpoint,
         opened: Callable[[PeerIdentity], None],
         failed: Callable[[Exception], None] = lambda _: None,
         is_probe: bool = False,
     ) -> PeerLink:
+        judge = self._vetting.probed if is_probe else self._vetting.met
+
+        def admit(connection: PeerConnection, peer: PeerIdentity) -> str | None:
+            foreign = None if self._tls is None else judge(connection.certified(), peer.node_id, address)
+            return foreign or self._receiver.admit(peer)
+
         return PeerLink(
             node_id,
             endpoint,
             clock=self._reactor,
             timing=self._timing,
-            handshake=lambda: Dialer(
+            handshake=lambda connection: Dialer(
                 self._identity(),
                 node_id,
                 self._secrets(),
                 self._token_bytes(NONCE_BYTES),
-                self._receiver.admit,
+                lambda peer: admit(connection, peer),
             ),
             random=self._random,
             observer=self._observer,
@@ -226,11 +238,15 @@ class PeerTransport:
         if len(silent) >= MAX_UNPROVEN:
             # The one that has waited longest: a peer's handshake takes two round trips.
             silent[0].drop(Dropped("crowded"))
-        handshake = Acceptor(self._identity(), self._secrets(), self._token_bytes(NONCE_BYTES), self._admit)
         connection = IncomingConnection(
             self._reactor,
             self._timing.idle_seconds,
-            handshake=handshake,
+            handshake=lambda connection: Acceptor(
+                self._identity(),
+                self._secrets(),
+                self._token_bytes(NONCE_BYTES),
+                lambda peer: self._foreign(connection, peer) or self._admit(peer),
+            ),
             opened=self._came_in,
             message=self._receiver.message,
             asked=self._receiver.asked,
@@ -238,6 +254,22 @@ class PeerTransport:
         )
         self._accepted[connection] = None
         return connection
+
+    def _foreign(self, connection: PeerConnection, peer: PeerIdentity) -> str | None:
+        """Why a peer isn't believed that has made a connection."""
+        if self._tls is None:
+            return None
+        return self._vetting.met(connection.certified(), peer.node_id, peer.raft_address)
+
+    def _vet_again(self) -> None:
+        """More is known of the peers than when they were let in."""
+        for connection in list(self._incoming.values()):
+            assert connection.peer is not None
+            if self._foreign(connection, connection.peer) is not None:
+                connection.drop(HandshakeRefused(REFUSED))
+        for node_id, (address, link) in list(self._links.items()):
+            if link.peer is not None and self._vetting.met(link.certified(), node_id, address) is not None:
+                link.renew()
 
     def _admit(self, peer: PeerIdentity) -> str | None:
         """

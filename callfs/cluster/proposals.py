@@ -135,6 +135,11 @@ class Proposals:
         self._due[proposal] = None
         return proposal.deferred
 
+    @property
+    def are_open(self) -> bool:
+        """Whether somebody on this node waits for what becomes of a command."""
+        return bool(self._open)
+
     def take(self) -> list[tuple[Proposal, bytes]]:
         """
         What is to be proposed now, in order, with its bytes; each is then reported to :meth:`placed`,
@@ -191,7 +196,7 @@ class Proposals:
         self._again(proposal)
 
     def applied(self, steps: Sequence[Step], outcomes: Sequence[Outcome]) -> None:
-        """The state machine contains these entries."""
+        """These entries are committed, and come to this; the state machine contains them, or is about to."""
         term_before, self._applied = self._applied.term, Place(steps[-1].term, steps[-1].index)
         if not self._open and self._registering is None:
             self._places.clear()

@@ -20,9 +20,10 @@ from callfs.cluster.changes import Changes
 from callfs.cluster.connections import DeclinedQuestion
 from callfs.cluster.disklog import DiskLog
 from callfs.cluster.identity import PeerIdentity
-from callfs.cluster.interfaces import ISnapshot, IStateMachine, ITransport, Outcome, StateUnusable, Step
+from callfs.cluster.interfaces import ISnapshot, IStateMachine, ITransport, StateUnusable, Step
 from callfs.cluster.leaderless import Founding, WindingDown
 from callfs.cluster.observing import Chronicle, ClusterObserver
+from callfs.cluster.outside import why_outside
 from callfs.cluster.proposals import Proposals
 from callfs.cluster.settings import ClusterSettings
 from callfs.cluster.snapshot_receiving import SnapshotReceiving
@@ -38,6 +39,10 @@ from callfs.raft.core import Core
 from callfs.raft.messages import Message, Sender
 
 _STOPPED = "this node doesn't take part in the metadata cluster any more"
+_FULL = (
+    "the disk of this node's metadata is full, so it can't follow what the other nodes have written: make room in "
+    "its raft.data_dir, or ask another node"
+)
 _POLL_SECONDS = 0.02
 
 _MESSAGES: msgspec.msgpack.Decoder[Message] = msgspec.msgpack.Decoder(Message)
@@ -85,7 +90,14 @@ class Running:
         self._stopping = False
         node_id = settings.node_id
         self._acquaintances = Acquaintances(node_id, transport, reactor.seconds, settings.peers)
-        self._applier = Applier(state, reactor, applied=self._applied, failed=self._halt, full=self._state_full)
+        self._applier = Applier(
+            state,
+            reactor,
+            decided=lambda steps, outcomes: self.proposals.applied(steps, outcomes),
+            applied=self._applied,
+            failed=self._halt,
+            full=self._state_full,
+        )
         self.proposals = Proposals(
             seconds=reactor.seconds,
             instant=instant,
@@ -95,7 +107,10 @@ class Running:
             wake=self.wake,
         )
         self.reads = WaitingReads(
-            seconds=reactor.seconds, timeout_seconds=settings.apply_timeout_seconds, wake=self.wake
+            seconds=reactor.seconds,
+            timeout_seconds=settings.apply_timeout_seconds,
+            wake=self.wake,
+            held_up=lambda: _FULL if self.full_log or self.full_state else why_outside(core, identity().cluster_id),
         )
         self._sending = SnapshotSending(
             transport,
@@ -271,11 +286,11 @@ class Running:
 
     # From the state machine
 
-    def _applied(self, steps: Sequence[Step], outcomes: Sequence[Outcome]) -> None:
+    def _applied(self, steps: Sequence[Step]) -> None:
         self.core.applied(steps[-1].index)
-        self.proposals.applied(steps, outcomes)
         self._changes.applied(steps)
-        self.wake()
+        if self.reads.are_asked or self.core.applied_index < self.core.commit_index:
+            self.wake()
 
     def _halt(self, reason: str) -> None:
         if not self._stopping:

@@ -127,6 +127,7 @@ class Turns:
         # Once a turn: where no other node is asked, who reads again and again would never let go of the reactor.
         for token in self._reads.take():
             self._core.read(token)
+            self._applier.hurry()
         while not self._stopped:
             self._propose()
             ready = self._core.ready()
@@ -139,12 +140,19 @@ class Turns:
         if ready.membership is not None:
             self._acquaintances.know(ready.membership)
             self._chronicle.membership(ready.membership)
-        self._send(ready.messages)
         if ready.write is not None:
+            # First, because its thread has a way to go to the disk, and can begin while messages are sent.
             self._disk_log.write(ready.write)
+        self._send(ready.messages)
+        if ready.write is not None and ready.write.entries and self._proposals.are_open:
+            self._applier.expect(ready.write.entries)
         if ready.committed:
             # A write goes first: its thread needs the interpreter for a moment, and somebody waits for the disk.
-            self._applier.add(ready.committed, later=ready.write is not None)
+            self._applier.add(
+                ready.committed,
+                later=ready.write is not None,
+                awaited=self._proposals.are_open or self._reads.are_asked,
+            )
         if ready.reads:
             self._reads.safe(ready.reads)
         if ready.failed_reads:
@@ -173,6 +181,7 @@ class Turns:
         batch = self._proposals.take()
         if not batch:
             return
+        self._applier.hurry()
         if leader == self._node_id:
             own = [proposal for proposal, _ in batch]
             requests, versions = [data for _, data in batch], [proposal.version for proposal in own]

@@ -9,6 +9,9 @@ from twisted.internet.defer import Deferred
 from callfs.errors import MetadataUnavailable
 from callfs.raft.boundary import SafeRead
 
+HELD_UP_SECONDS = 2.0
+"""How long a read waits on a node that can't follow the others: a full disk is tried again every second."""
+
 _NOT_CONFIRMED = "no majority of the metadata cluster confirmed this read in time"
 
 
@@ -27,10 +30,20 @@ class WaitingReads:
     :param seconds: a clock that never jumps.
     :param timeout_seconds: how long a caller waits.
     :param wake: called when :meth:`take` has something.
+    :param held_up: says why this node can't follow the others just now, so that waiting long is of no use; or
+        nothing.
     """
 
-    def __init__(self, *, seconds: Callable[[], float], timeout_seconds: float, wake: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        *,
+        seconds: Callable[[], float],
+        timeout_seconds: float,
+        wake: Callable[[], None],
+        held_up: Callable[[], str | None] = lambda: None,
+    ) -> None:
         self._seconds = seconds
+        self._held_up = held_up
         self._timeout_seconds = timeout_seconds
         self._wake = wake
         self._gathering: _Batch | None = None
@@ -57,6 +70,11 @@ class WaitingReads:
     def are_due(self) -> bool:
         """Whether :meth:`take` has something."""
         return bool(self._due)
+
+    @property
+    def are_asked(self) -> bool:
+        """Whether raft was asked for something and hasn't answered."""
+        return bool(self._asked)
 
     def take(self) -> Sequence[int]:
         """Tokens to ask raft for."""
@@ -89,17 +107,20 @@ class WaitingReads:
 
     def expire(self) -> None:
         """Give up what has waited too long."""
-        oldest = self._seconds() - self._timeout_seconds
+        reason, limit_seconds = self._held_up(), self._timeout_seconds
+        if reason is not None:
+            limit_seconds = min(limit_seconds, HELD_UP_SECONDS)
+        oldest = self._seconds() - limit_seconds
         if self._gathering is not None and self._gathering.begun <= oldest:
             self._gathering = None
         for batches in (self._due, self._failed):
             for batch in [each for each in batches if each.begun <= oldest]:
                 batches.remove(batch)
-                _fail(batch, _NOT_CONFIRMED)
+                _fail(batch, reason or _NOT_CONFIRMED)
         for token, batch in list(self._asked.items()):
             if batch.begun <= oldest:
                 del self._asked[token]
-                _fail(batch, _NOT_CONFIRMED)
+                _fail(batch, reason or _NOT_CONFIRMED)
 
     def close(self, reason: str) -> None:
         """Give everything up, and refuse what comes from now on."""

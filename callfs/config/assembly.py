@@ -5,6 +5,7 @@ From given values to a configuration: every key read by its kind, all problems c
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -82,6 +83,22 @@ def assemble(
         except ConfigurationError as error:
             problems += error.problems
     return _built(read, base), sources, problems
+
+
+def with_implied(config: Config, sources: Mapping[str, str]) -> tuple[Config, Sources]:
+    """
+    What follows from other settings, written out, so that what is shown is what is done.
+
+    :return: the configuration, and the sources with what such a value follows from.
+    """
+    found = dict(sources)
+    if config.raft_metadata and not config.raft.enabled:
+        config = replace(config, raft=replace(config.raft, enabled=True))
+        found["raft.enabled"] = "implied by metadata_store.type"
+    if config.raft_metadata and config.metadata_store.type != "raft":
+        config = replace(config, metadata_store=replace(config.metadata_store, type="raft"))
+        found["metadata_store.type"] = "implied by raft.enabled"
+    return config, found
 
 
 def _read_map(

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from callfs.config.assembly import assemble, values_of_tree
+from callfs.config.assembly import assemble, values_of_tree, with_implied
 from callfs.config.compounds import OrNone
 from callfs.config.environment import read_environment
 from callfs.config.files import SYSTEM_FILE, find_file, read_file, read_text, read_value
@@ -25,8 +25,8 @@ class Loaded:
     """
     A configuration that passed every check.
 
-    :param sources: where each full key was given, and each entry of a map under ``key.name``; what has its
-        default isn't in it.
+    :param sources: where each full key was given or what its value follows from, and each entry of a map under
+        ``key.name``; what has its default isn't in it.
     :param warnings: what an operator should know, without a secret in it.
     :param path: the file that was read, if any.
     """
@@ -59,6 +59,7 @@ def load(
         problems += [_with_source(problem, sources) for problem in found if not _follows(problem.key, refused)]
     if problems:
         raise ConfigurationError(dict.fromkeys(problems))
+    config, sources = with_implied(config, sources)
     return Loaded(config, sources, (*environment.warnings, *rule_warnings(config)), path)
 
 

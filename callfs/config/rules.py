@@ -8,6 +8,7 @@ import hmac
 import re
 from collections.abc import Callable, Iterator
 
+from callfs.config.idle import idle_warnings
 from callfs.config.problems import Problem
 from callfs.config.schema import Config
 from callfs.config.secret import Secret
@@ -42,7 +43,7 @@ def rule_warnings(config: Config) -> list[str]:
     ]
     if config.is_url_guessed and _has_neighbours(config):
         warnings.append(guessed_url_warning(config))
-    return warnings
+    return [*warnings, *idle_warnings(config)]
 
 
 def _has_neighbours(config: Config) -> bool:

@@ -42,7 +42,7 @@ def unbuilt_problems(config: Config, sources: Mapping[str, str]) -> list[Problem
         part, harmless = SWITCHES.get(key, ("", None))
         if harmless is None:
             part = next((part for start, part in SETTINGS.items() if key.startswith(start)), "")
-            harmless = () if value else (value,)
+            harmless = (value,) if value is None or value is False else ()
         if key in _LISTENING and str(value).startswith("ssl:"):
             part, harmless = "TLS", ()
         if part and value not in harmless:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from callfs.engine.access import may_add_child, may_write
+from callfs.access import may_add_child, may_write
 from callfs.engine.messages import Upload
 from callfs.engine.ports import Ports
 from callfs.engine.routing import is_reachable, placement_for

@@ -14,7 +14,7 @@ from callfs.backends.interfaces import BlobMissing, CommittedBlob, Hasher, IBlob
 from callfs.deferreds import returns_deferred, with_timeout
 from callfs.engine.claims import claimed
 from callfs.engine.opening import Unreadable, open_copy, readable_copies
-from callfs.engine.ports import Storage
+from callfs.engine.ports import ErrorMetrics, Storage
 from callfs.errors import PeerUnavailable
 from callfs.identifiers import new_blob_id
 from callfs.model import BlobRef, Placement
@@ -72,7 +72,7 @@ async def is_intact(storage: Storage, path: str, copy: BlobRef) -> bool:
         reader.close()
     if hasher.digest() == copy.sha256:
         return True
-    _say_changed(storage, path, copy)
+    say_changed(storage.metrics, path, copy)
     return False
 
 
@@ -115,7 +115,7 @@ async def _copied(storage: Storage, path: str, reader: IBlobReader, source: Blob
     if (committed.size, committed.sha256) == (copy.size, copy.sha256):
         return copy
     await storage.unattended.shield(discarding(storage, copy))
-    _say_changed(storage, path, source)
+    say_changed(storage.metrics, path, source)
     raise _BadSource
 
 
@@ -179,12 +179,12 @@ async def _piece(reader: IBlobReader, offset: int) -> bytes:
     return piece
 
 
-def _say_changed(storage: Storage, path: str, source: BlobRef) -> None:
+def say_changed(metrics: ErrorMetrics, path: str, blob: BlobRef) -> None:
     """Bytes that have changed where they lie are the worst that can happen: say so loudly."""
-    storage.metrics.error("engine", "blob_checksum_mismatch")
+    metrics.error("engine", "blob_checksum_mismatch")
     _log.critical(
         "the blob {blob_id} of {path} isn't what was stored: its digest has changed",
         event="blob_checksum_mismatch",
         path=path,
-        blob_id=source.id,
+        blob_id=blob.id,
     )

@@ -9,7 +9,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from callfs.deferreds import is_settled
+from callfs.deferreds import is_settled, shielded
 
 _log = Logger()
 T = TypeVar("T")
@@ -27,21 +27,10 @@ def claimed(deferred: Deferred[T], give_back: Callable[[T], Deferred[None] | Non
     """
     if is_settled(deferred):
         return deferred
-    outer: Deferred[T] = Deferred()
 
-    def too_late(failure: Failure) -> None:
-        _log.failure("what nobody waited for could not be had or given back", failure, event="late_result")
+    def not_given_back(failure: Failure) -> None:
+        _log.failure("what nobody waited for could not be given back", failure, event="late_result")
 
-    def succeeded(result: T) -> Deferred[None] | None:
-        if outer.called:
-            return give_back(result)
-        outer.callback(result)
-        return None
-
-    def failed(failure: Failure) -> None:
-        if not outer.called:
-            outer.errback(failure)
-
-    deferred.addCallbacks(succeeded, failed)
-    deferred.addErrback(too_late)
-    return outer
+    claim = shielded(deferred, late=give_back)
+    deferred.addErrback(not_given_back)
+    return claim

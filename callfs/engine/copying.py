@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
-from twisted.logger import Logger
-
 from callfs.backends.interfaces import BlobMissing, IBlobReader, ICopyingBackend
 from callfs.deferreds import returns_deferred
 from callfs.engine.admission import check_create, new_file_placement
 from callfs.engine.arrangement import copy_at
-from callfs.engine.blobcopy import PIECE_BYTES, discard
+from callfs.engine.blobcopy import PIECE_BYTES, discard, say_changed
 from callfs.engine.messages import ExpectedDigest, OpenFile, Upload
 from callfs.engine.naming import name_content, write_placements
 from callfs.engine.ports import Ports
@@ -22,8 +20,6 @@ from callfs.errors import ChecksumMismatch, PeerUnavailable
 from callfs.identifiers import new_blob_id
 from callfs.metadata.commands import Written
 from callfs.model import BlobRef, Inode, Preconditions, Principal
-
-_log = Logger()
 
 
 async def copy_file(
@@ -90,13 +86,7 @@ async def _streamed(
             upload = _upload(inode, body, preconditions, backend)
             return await create_file(ports, principal, path, upload, inode.content_id)
     except ChecksumMismatch:
-        ports.metrics.error("engine", "blob_checksum_mismatch")
-        _log.critical(
-            "the blob {blob_id} of {path} isn't what was stored: its digest has changed",
-            event="blob_checksum_mismatch",
-            path=inode.path,
-            blob_id=content(inode).id,
-        )
+        say_changed(ports.metrics, inode.path, content(inode))
         raise PeerUnavailable(f"the bytes of {inode.path} aren't as they were stored") from None
 
 

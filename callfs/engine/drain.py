@@ -22,10 +22,12 @@ from callfs.deferreds import returns_deferred
 from callfs.engine.arrangement import copy_at, evacuated, replica_order
 from callfs.engine.opening import Unreadable
 from callfs.engine.ports import Ports
+from callfs.engine.presence import ALIVE_SECONDS
 from callfs.engine.rearranging import Wish, rearrange, reordered
 from callfs.engine.routing import S3_BACKEND
+from callfs.engine.settings import microseconds
 from callfs.engine.waves import WIDTH
-from callfs.errors import BadRequest, CallFSError, InsufficientStorage, PeerUnavailable
+from callfs.errors import BadRequest, CallFSError, Conflict, InsufficientStorage, PeerUnavailable
 from callfs.metadata.commands import ForgetInstance, PostponeReplication
 from callfs.model import (
     ROOT_USER,
@@ -105,12 +107,32 @@ async def drain_batch(
     )
 
 
-async def forget_instance(ports: Ports, instance_id: str) -> int:
+async def forget_instance(ports: Ports, instance_id: str, although_alive: bool = False) -> int:
     """See :meth:`callfs.engine.filesystem.Filesystem.forget_instance`."""
     if instance_id == ports.settings.instance_id:
         raise BadRequest("a node can't forget itself: ask another one")
+    if not although_alive:
+        await _check_silent(ports, instance_id)
     purged = await ports.metadata.apply(ForgetInstance(at=ports.now(), instance_id=instance_id))
     return purged.count
+
+
+async def _check_silent(ports: Ports, instance_id: str) -> None:
+    """
+    A node that runs would be back with its next sign of life.
+
+    The node's own clock dates that sign. One that is ahead makes a stopped node look alive for longer, and one that
+    is behind lets a running one be forgotten; then it comes back, and nothing is lost.
+    """
+    last_seen = {instance.id: instance.last_seen_at for instance in await ports.metadata.instances()}
+    if instance_id not in last_seen:
+        return
+    silent_seconds = max(ports.now() - last_seen[instance_id], 0) / microseconds(1)
+    if silent_seconds < ALIVE_SECONDS:
+        raise Conflict(
+            f"{instance_id} gave a sign of life {silent_seconds:.0f} s ago, and as long as its daemon runs it makes"
+            f" itself known again: stop it for good, and repeat this {ALIVE_SECONDS:.0f} s later, or force it"
+        )
 
 
 def _targets(

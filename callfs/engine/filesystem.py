@@ -247,15 +247,17 @@ class Filesystem:
         """
         return await drain.drain_batch(self._ports, instance_id, target, after, limit)
 
-    async def forget_instance(self, instance_id: str) -> int:
+    async def forget_instance(self, instance_id: str, although_alive: bool = False) -> int:
         """
         Forget a node that was taken away for good.
 
+        :param although_alive: also when its last sign of life is so young that it seems to run.
         :return: how many blobs on its disk were still to be deleted.
         :raises callfs.errors.BadRequest: it is this node.
-        :raises callfs.errors.Conflict: files have copies on it still, or second copies are queued there.
+        :raises callfs.errors.Conflict: files have copies on it still, or second copies are queued there; or it
+            seems to run, so that it would make itself known again.
         """
-        return await drain.forget_instance(self._ports, instance_id)
+        return await drain.forget_instance(self._ports, instance_id, although_alive)
 
     async def scan_replicas(self, after: str = "", limit: int = 1000, queue: bool = False) -> ReplicaScan:
         """

@@ -11,14 +11,16 @@ from __future__ import annotations
 import enum
 import hashlib
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 
 from twisted.internet.defer import Deferred, FirstError, gatherResults
 
 from callfs.backends.interfaces import BlobMissing, IBlobBackend, IBlobReader
 from callfs.engine.arrangement import without
+from callfs.engine.inventory import Inventory
 from callfs.engine.judgement import Verdict, judge
-from callfs.engine.routing import backend_of, is_own
+from callfs.engine.routing import S3_BACKEND, backend_of, is_own
 from callfs.engine.settings import microseconds
 from callfs.engine.sweep import (
     SweepMetrics,
@@ -33,9 +35,11 @@ from callfs.engine.waves import WIDTH
 from callfs.errors import CallFSError
 from callfs.metadata.commands import Relocate, Remove
 from callfs.metadata.interfaces import IMetadataStore
-from callfs.model import ROOT_USER, BlobRef, Preconditions, Principal
+from callfs.model import ROOT_USER, BlobRef, Preconditions, Principal, S3Placement
 
 PAGE = 500
+LIST_PAGE = 1000
+"""Blobs in one request for a backend's list: S3 gives no more."""
 PIECE_BYTES = 1 << 20
 
 GRACE_SECONDS = 3600.0
@@ -127,36 +131,71 @@ class ConsistencyCheck:
         """
         Every file: is its blob there, is it as long, and with ``deep`` the same, as it should be?
 
-        What other nodes have on their disks is for them to check.
+        What other nodes have on their disks is for them to check. What is in S3 and isn't read is looked for in its
+        list, a thousand at once; only what isn't there as it should be costs a request of its own.
+
+        :raises callfs.errors.CallFSError: the store doesn't answer, or S3 doesn't give its list; or there is no
+            room for temporary files.
         """
         total = (await self._metadata.statistics()).files
         checked, after = 0, ""
-        while page := await self._metadata.list_blobs(after, PAGE):
-            for start in range(0, len(page), WIDTH):
-                wave = page[start : start + WIDTH]
-                outcomes = await self._check_blobs([blob for blob, _ in wave])
-                for (blob, path), found in zip(wave, outcomes, strict=True):
-                    # What was renamed meanwhile is found where it is now; replaced or removed is no finding.
-                    current = path if found is None else await self._current_path(blob)
-                    if found is not None and current is not None:
-                        yield Finding(
-                            kind=found[0],
-                            detail=found[1],
-                            path=current,
-                            blob_id=blob.id,
-                            backend=backend_of(blob.placement),
-                        )
-                    checked += 1
-                    if self._deep or checked % PAGE == 0:
+        with closing(Inventory()) as inventory:
+            while page := await self._metadata.list_blobs(after, PAGE):
+                listed = [blob for blob, _ in page if self._is_listed(blob)]
+                inventory.expect(listed)
+                singly = [blob for blob, _ in page if not self._is_listed(blob)]
+                for start in range(0, len(singly), WIDTH):
+                    wave = singly[start : start + WIDTH]
+                    for finding in await self._findings(wave):
+                        yield finding
+                    checked += len(wave)
+                    if self._deep:
                         yield Progress(checked, max(checked, total))
-            after = page[-1][0].id
+                yield Progress(checked, max(checked, total))
+                after = page[-1][0].id
+            async for step in self._compared(inventory, checked, total):
+                yield step
+
+    async def _compared(self, inventory: Inventory, checked: int, total: int) -> Report:
+        """What is expected in S3, against its list."""
+        if len(inventory):
+            async for page in pages(self._backends[S3_BACKEND], LIST_PAGE):
+                checked += inventory.strike(page)
+                yield Progress(checked, max(checked, total))
+        after = ""
+        while ids := inventory.missing(after, WIDTH):
+            # The list is younger than what was expected: what was relocated or removed meanwhile isn't in it.
+            for finding in await self._findings(await self._still_named(ids)):
+                yield finding
+            checked += len(ids)
+            yield Progress(checked, max(checked, total))
+            after = ids[-1]
         yield Progress(checked, checked)
+
+    def _is_listed(self, blob: BlobRef) -> bool:
+        """Whether a list says all that is asked about it, and cheaper than it does."""
+        own = is_own(blob.placement, self._instance_id, self._backends)
+        return own and not self._deep and isinstance(blob.placement, S3Placement)
+
+    async def _findings(self, blobs: Sequence[BlobRef]) -> list[Finding]:
+        """What is wrong with these, each looked at by itself."""
+        findings: list[Finding] = []
+        for blob, found in zip(blobs, await self._check_blobs(blobs), strict=True):
+            # What was renamed meanwhile is found where it is now; replaced or removed is no finding.
+            current = None if found is None else await self._current_name(blob.id)
+            if found is not None and current is not None:
+                kind, detail = found
+                backend = backend_of(blob.placement)
+                findings.append(
+                    Finding(kind=kind, detail=detail, path=current[1], blob_id=blob.id, backend=backend)
+                )
+        return findings
 
     async def blobs(self) -> Report:
         """Every blob of this node's backends: does anything name it?"""
         for name, backend in self._backends.items():
             checked = 0
-            async for page in pages(backend, PAGE):
+            async for page in pages(backend, LIST_PAGE):
                 before_at = self._now() - microseconds(self._grace_seconds)
                 for blob_id in await self._unnamed([b.id for b in page if is_old(b, before_at)], backend):
                     yield Finding(
@@ -177,10 +216,15 @@ class ConsistencyCheck:
         neighbours = await self._metadata.condemned_blobs(self._now() + 1, *_neighbours(blob_id))
         return blob_id in neighbours
 
-    async def _current_path(self, blob: BlobRef) -> str | None:
-        for neighbour, path in await self._metadata.list_blobs(*_neighbours(blob.id)):
-            if neighbour.id == blob.id:
-                return path
+    async def _still_named(self, ids: Sequence[str]) -> list[BlobRef]:
+        named = [await self._current_name(blob_id) for blob_id in ids]
+        return [each[0] for each in named if each is not None]
+
+    async def _current_name(self, blob_id: str) -> tuple[BlobRef, str] | None:
+        """The blob, with the path of the file that has it."""
+        for blob, path in await self._metadata.list_blobs(*_neighbours(blob_id)):
+            if blob.id == blob_id:
+                return blob, path
         return None
 
     async def _check_blobs(self, blobs: Sequence[BlobRef]) -> list[tuple[FindingKind, str] | None]:

@@ -23,7 +23,7 @@ from callfs.engine.garbage import GarbageMetrics, GarbageQueue
 from callfs.engine.routing import LOCAL_BACKEND
 from callfs.engine.settings import JanitorSettings, microseconds
 from callfs.engine.sweep import Sweep, SweepMetrics
-from callfs.errors import MetadataUnavailable, PeerUnavailable, ResourceLocked
+from callfs.errors import MetadataUnavailable, OutcomeUnknown, PeerUnavailable, ResourceLocked
 from callfs.locks.interfaces import ILockService
 from callfs.metadata.commands import PurgeLinks
 from callfs.metadata.interfaces import IMetadataStore
@@ -176,7 +176,8 @@ class Janitor(Service):
     async def _guarded(self, work: str, turn: Callable[[], Awaitable[None]]) -> None:
         try:
             await turn()
-        except (MetadataUnavailable, PeerUnavailable) as error:
+        except (MetadataUnavailable, OutcomeUnknown, PeerUnavailable) as error:
+            # A change that was made all the same is made again by the next turn, and changes nothing then.
             self._metrics.error("janitor", type(error).__name__)
             _log.warn(
                 "the janitor's work on {work} has to wait: {reason}",

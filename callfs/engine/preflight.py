@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import cast
 
-from callfs.engine.access import may_delete
+from callfs.access import may_delete
 from callfs.engine.ports import Ports
 from callfs.errors import PermissionDenied
 from callfs.metadata.commands import Move

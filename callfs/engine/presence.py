@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred
@@ -12,20 +11,16 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
 from callfs.deferreds import returns_deferred
+from callfs.engine.ports import ErrorMetrics
 from callfs.errors import CallFSError, Conflict
 from callfs.metadata.commands import RegisterInstance
 from callfs.metadata.interfaces import IMetadataStore
 
 HEARTBEAT_SECONDS = 15.0
+ALIVE_SECONDS = 4 * HEARTBEAT_SECONDS
+"""A node whose last sign of life isn't older is taken for one that runs."""
 
 _log = Logger()
-
-
-class PresenceMetrics(Protocol):
-    """Who counts what goes wrong."""
-
-    def error(self, component: str, error_type: str) -> None:
-        """Something went wrong that isn't a client's fault."""
 
 
 class Presence(Service):
@@ -53,7 +48,7 @@ class Presence(Service):
         api_endpoint: str,
         now: Callable[[], int],
         clock: IReactorTime,
-        metrics: PresenceMetrics,
+        metrics: ErrorMetrics,
         displaced: Callable[[str], None],
         interval_seconds: float = HEARTBEAT_SECONDS,
     ) -> None:

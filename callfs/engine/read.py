@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 
 from twisted.logger import Logger
 
-from callfs.engine.access import may_read
+from callfs.access import may_read
 from callfs.engine.messages import OpenFile
 from callfs.engine.opening import Gone, Unreadable, open_blob
 from callfs.engine.ports import Ports

@@ -13,8 +13,8 @@ from typing import cast
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.python.failure import Failure
 
+from callfs.access import owns
 from callfs.deferreds import returns_deferred
-from callfs.engine.access import owns
 from callfs.engine.arrangement import move_target, moved, replica_order
 from callfs.engine.messages import MoveRequest
 from callfs.engine.opening import Unreadable

@@ -24,7 +24,7 @@ from callfs.engine.ports import ErrorMetrics, Storage, ignore
 from callfs.engine.rearranging import Wish, rearrange, reordered
 from callfs.engine.settings import EngineSettings, microseconds
 from callfs.engine.waves import WIDTH, succeeded
-from callfs.errors import MetadataUnavailable
+from callfs.errors import MetadataUnavailable, OutcomeUnknown
 from callfs.identifiers import TokenBytes
 from callfs.metadata.commands import PostponeReplication
 from callfs.metadata.interfaces import IMetadataStore
@@ -43,6 +43,8 @@ FIRST_RETRY_SECONDS = 5.0
 LAST_RETRY_SECONDS = 600.0
 
 PAGE = 16 * WIDTH
+HASTY_PAGE = WIDTH
+"""When what waits is tried before its time: a server that fails again is left alone after so many."""
 
 _ROOT = Principal(ROOT_USER, is_admin=True)
 
@@ -68,7 +70,7 @@ def retry_seconds(attempts: int) -> float:
 
 class Replicator(Service):
     """
-    A service that makes second copies, driven by the clock and by :meth:`kick`.
+    A service that makes second copies, driven by the clock, by :meth:`kick`, and by :meth:`hurry`.
 
     :param metadata: open, as are the backends and peers.
     :param backends: this node's, by name.
@@ -106,6 +108,9 @@ class Replicator(Service):
         self._working = DeferredLock()
         self._turns: tuple[LoopingCall, Deferred[LoopingCall]] | None = None
         self._kicked: IDelayedCall | None = None
+        self._hurried: IDelayedCall | None = None
+        self._hurried_seconds = -math.inf
+        self._hasty = False
         self._under_way: set[Deferred[bool]] = set()
         self._reported_seconds = -math.inf
 
@@ -124,9 +129,11 @@ class Replicator(Service):
             return
         Service.stopService(self)
         self._stopping = True
-        if self._kicked is not None:
-            self._kicked.cancel()
-            self._kicked = None
+        for call in (self._kicked, self._hurried):
+            if call is not None:
+                call.cancel()
+        self._kicked = self._hurried = None
+        self._hasty = False
         (loop, ended), self._turns = self._turns, None
         loop.stop()
         for copying in list(self._under_way):
@@ -144,6 +151,22 @@ class Replicator(Service):
         self._kicked = None
         self._empty_queue()
 
+    def hurry(self) -> None:
+        """
+        What stood in the way of copies is gone: try those that failed before their time, a few at once, as long as
+        some of them succeed. Once in every :data:`INTERVAL_SECONDS` at most, whatever comes and goes.
+        """
+        if self.running and self._hurried is None:
+            clock = self._storage.clock
+            due_seconds = self._hurried_seconds + INTERVAL_SECONDS - clock.seconds()
+            self._hurried = clock.callLater(max(due_seconds, KICK_SECONDS), self._hurry_due)
+
+    def _hurry_due(self) -> None:
+        self._hurried = None
+        self._hurried_seconds = self._storage.clock.seconds()
+        self._hasty = True
+        self._empty_queue()
+
     def _empty_queue(self) -> Deferred[None]:
         """Never twice side by side: whoever waits for that already will see what there is now."""
         if self._working.waiting:
@@ -156,7 +179,8 @@ class Replicator(Service):
             worked = await self._work()
             if worked or self._is_report_due():
                 await self._report()
-        except MetadataUnavailable as error:
+        except (MetadataUnavailable, OutcomeUnknown) as error:
+            # What is due and done already is settled by the next turn.
             self._metrics.error("replication", type(error).__name__)
             _log.warn(
                 "no second copies can be made just now: {reason}", event="replication_failed", reason=error.message
@@ -167,11 +191,25 @@ class Replicator(Service):
 
     async def _work(self) -> bool:
         """Copy what is due, whether anything was; where nothing succeeds the next turn comes soon enough."""
+        worked = await self._work_through(self._storage.now, PAGE)
+        if self._hasty:
+            self._hasty = False
+            # What has failed often is put off beyond this when it fails again, so it isn't met twice.
+            horizon = self._storage.now() + microseconds(LAST_RETRY_SECONDS) - 1
+            worked = await self._work_through(lambda: horizon, HASTY_PAGE) or worked
+        return worked
+
+    async def _work_through(self, horizon: Callable[[], int], width: int) -> bool:
+        """
+        Copy what is due at an instant, page by page until a page has no success; whether there was anything.
+
+        :param horizon: the instant, asked for each page.
+        """
         storage = self._storage
         here = storage.settings.instance_id
         worked = False
         while not self._stopping:
-            due = await storage.metadata.replications(storage.now(), here, PAGE)
+            due = await storage.metadata.replications(horizon(), here, width)
             worked = worked or bool(due)
             if not due or not await succeeded(due, self._attempt):
                 break

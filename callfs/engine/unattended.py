@@ -8,10 +8,16 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from callfs.deferreds import shielded
 from callfs.errors import CallFSError
 
 _log = Logger()
 T = TypeVar("T")
+
+
+def _unheard(failure: Failure) -> None:
+    if not failure.check(CallFSError):
+        _log.failure("a change failed after its client had gone", failure, event="unattended_failed")
 
 
 class UnattendedWork:
@@ -27,20 +33,8 @@ class UnattendedWork:
 
         :param work: on its way; it clears up behind itself when it fails.
         """
-        outer: Deferred[T] = Deferred()
-
-        def succeeded(result: T) -> None:
-            if not outer.called:
-                outer.callback(result)
-
-        def failed(failure: Failure) -> None:
-            if not outer.called:
-                outer.errback(failure)
-            elif not failure.check(CallFSError):
-                _log.failure("a change failed after its client had gone", failure, event="unattended_failed")
-
         self._under_way += 1
-        work.addCallbacks(succeeded, failed)
+        outer = shielded(work, failed_late=_unheard)
         work.addBoth(self._over)
         return outer
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import msgspec
 
-from callfs.engine import access
+from callfs import access
 from callfs.errors import Conflict, ContentMoved, NotAFile, PermissionDenied
 from callfs.metadata.commands import CreateDirectory, CreateFile, PutFile, Written
 from callfs.metadata.facts import AddInode, ChangeInode, Decision, Facts, ReplaceBlob, Retention

@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from callfs.engine import access
+from callfs import access
 from callfs.errors import Conflict, FileNotFound, LinkExpired, LinkNotFound, LinkUsed, NotAFile, PermissionDenied
 from callfs.metadata.commands import (
     Command,

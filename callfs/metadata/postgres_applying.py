@@ -20,18 +20,12 @@ from callfs.identifiers import TokenBytes
 from callfs.metadata.commands import Command
 from callfs.metadata.lanes import Lanes, Turn, footprint
 from callfs.metadata.postgres_attempts import Attempts, FaultObserver, TimedOut, pauses
-from callfs.metadata.postgres_commit import COMMAND_ID_BYTES, Try, apply_command, decoded, settle
+from callfs.metadata.postgres_commit import COMMAND_ID_BYTES, Forgotten, Try, apply_command, decoded, settle
 from callfs.metadata.postgres_errors import Withdrawn, lost_connection, overtaken
 from callfs.metadata.postgres_pool import Attempt
 
 _MOST_OVERTAKINGS = 100
 _OVERTAKEN_PAUSE_SECONDS = 0.001
-_REMEMBERED_SECONDS = 1800.0
-"""Half as long as the server remembers for certain how a try ended; see ``postgres_commit.forget_applied``."""
-
-
-class _Forgotten(Exception):
-    """The server doesn't know of a try that is so old that it may have forgotten it."""
 
 
 class _Course:
@@ -125,7 +119,6 @@ class Applying:
         while not course.withdrawn:
             command_id = self._token_bytes(COMMAND_ID_BYTES)
             attempt = course.attempt = Attempt()
-            began = self._attempts.clock.seconds()
             try:
                 return await self._attempts.once(
                     attempt, course.deadline, apply_command, attempt, self._new_try(course, command_id)
@@ -140,7 +133,7 @@ class Applying:
                 attempt.abandon()
             if attempt.committing:
                 # Whatever the error says: between it and the COMMIT lies what nobody knows.
-                result = await self._settled(course.command, command_id, began)
+                result = await self._settled(course.command, command_id, attempt.server_began)
                 if result is not None:
                     return decoded(course.command, result)
             if isinstance(attempt_failed, TimedOut):
@@ -165,12 +158,11 @@ class Applying:
             reached=self._reached,
         )
 
-    async def _settled(self, command: Command[Any], command_id: bytes, began: float) -> bytes | None:
+    async def _settled(self, command: Command[Any], command_id: bytes, server_began: float) -> bytes | None:
         """
         Look up how a try ended, for as long as an operation may take.
 
-        :param began: the instant of the try. After this process stood still for an hour "no such try" may mean that
-            it was forgotten.
+        :param server_began: when the try began, on the server's clock.
         :return: the encoded result; ``None`` when it is certain that the try came to nothing.
         :raises OutcomeUnknown: there was no telling.
         """
@@ -178,16 +170,12 @@ class Applying:
         for pause in pauses():
             attempt = Attempt()
             try:
-                result = await self._attempts.once(attempt, deadline, settle, command_id)
-                if result is None and self._attempts.clock.seconds() - began >= _REMEMBERED_SECONDS:
-                    reason: Exception = _Forgotten()
-                    break
-                return result
+                return await self._attempts.once(attempt, deadline, settle, command_id, server_began)
             except Exception as error:
                 if isinstance(error, TimedOut):
                     attempt.abandon()
                 reason = error
-            if not await self._attempts.paused(pause, deadline):
+            if isinstance(reason, Forgotten) or not await self._attempts.paused(pause, deadline):
                 break
         name = type(command).__name__
         self._observer.error("metadata", OutcomeUnknown.code)

@@ -7,6 +7,10 @@ connection breaks after the COMMIT was sent, another connection puts a row with 
 - it finds the row there: the transaction was committed, and the row has the result;
 - it puts the row in: the transaction wasn't committed and never can be, because its own row would be the second;
 - it waits, because the transaction is still under way: the server is asked until there is one of the two answers.
+
+The rows are forgotten after an hour. A process that stood still for so long (SIGSTOP, a suspended machine) could
+take what was forgotten for what never happened. Its own clocks may have stood still with it, so it is the server's
+clock that tells.
 """
 
 from __future__ import annotations
@@ -17,6 +21,7 @@ from collections.abc import Callable
 from typing import Any
 
 import msgspec
+import psycopg
 
 from callfs.errors import CallFSError
 from callfs.metadata.commands import Command
@@ -29,10 +34,17 @@ COMMAND_ID_BYTES = 16
 
 _NOTE = "INSERT INTO applied_commands (id, result) VALUES (%s, %s)"
 _REFUSE = "INSERT INTO applied_commands (id) VALUES (%s) ON CONFLICT (id) DO NOTHING"
-_RESULT = "SELECT result FROM applied_commands WHERE id = %s"
+_SERVER_SECONDS = "extract(epoch FROM now())::float8"
+_RESULT = "SELECT result, extract(epoch FROM now())::float8 FROM applied_commands WHERE id = %s"
 _FORGET = """DELETE FROM applied_commands WHERE id IN (
     SELECT id FROM applied_commands WHERE at < now() - interval '1 hour' ORDER BY at LIMIT %s)"""
 _NAMES_LOCK_CLASS = 0x43414C46
+_REMEMBERED_SECONDS = 1800.0
+"""Half as long as the rows are there."""
+
+
+class Forgotten(Exception):
+    """The server doesn't know of a try that is so old that it may have forgotten it."""
 
 
 class Try(msgspec.Struct, frozen=True):
@@ -68,7 +80,7 @@ def apply_command(connection: Connection, attempt: Attempt, given: Try) -> Any:
 
 
 def _apply(connection: Connection, attempt: Attempt, given: Try, lock: NamesLock) -> Any:
-    connection.execute(_begin(given, lock))
+    attempt.server_began = _last_number(connection.execute(_begin(given, lock)))
     try:
         change = decide(connection, given.command, lock)
     except CallFSError:
@@ -84,23 +96,42 @@ def _apply(connection: Connection, attempt: Attempt, given: Try, lock: NamesLock
 
 
 def _begin(given: Try, lock: NamesLock) -> str:
-    """One round trip, but a statement for each: those after the lock see all that the lock waited for."""
+    """
+    One round trip, but a statement for each: those after the lock see all that the lock waited for. The last one
+    says when the transaction began.
+    """
     milliseconds = max(1, math.ceil(given.seconds_left * 1000))
     begin = f"BEGIN; SET LOCAL statement_timeout = {milliseconds}; SET LOCAL lock_timeout = {milliseconds}"
     if lock is NamesLock.NONE:
-        return begin
-    return f"{begin}; SELECT {lock.value}({_NAMES_LOCK_CLASS}, {given.names_key})"
+        return f"{begin}; SELECT {_SERVER_SECONDS}"
+    return f"{begin}; SELECT {_SERVER_SECONDS}, {lock.value}({_NAMES_LOCK_CLASS}, {given.names_key})"
 
 
-def settle(connection: Connection, command_id: bytes) -> bytes | None:
+def _last_number(cursor: psycopg.Cursor[tuple[Any, ...]]) -> float:
+    """The first column of the last of several statements."""
+    while cursor.nextset():
+        pass
+    row = cursor.fetchone()
+    assert row is not None
+    return float(row[0])
+
+
+def settle(connection: Connection, command_id: bytes, server_began: float) -> bytes | None:
     """
     Learn how a try ended; on a thread of the pool.
 
+    :param server_began: see :class:`callfs.metadata.postgres_pool.Attempt`.
     :return: the encoded result, or ``None`` when it is certain that it wasn't applied and never will be.
+    :raises Forgotten: the server may have known and forgotten it.
     """
     connection.execute(_REFUSE, (command_id,))
     row = connection.execute(_RESULT, (command_id,)).fetchone()
-    return None if row is None else row[0]
+    if row is None:
+        raise Forgotten
+    result: bytes | None = row[0]
+    if result is None and row[1] - server_began >= _REMEMBERED_SECONDS:
+        raise Forgotten
+    return result
 
 
 def decoded(command: Command[Any], result: bytes) -> Any:

@@ -24,7 +24,19 @@ _ENVIRONMENT = ("08", "53", "54", "55", "57", "58", "28", "3D", "42501", "25")
 
 
 _FINAL = ("FATAL", "SSL", "invalid")
-_PASSING = ("starting up", "shutting down", "recovery mode", "too many clients", "connection slots")
+_PASSING = (
+    "starting up",
+    "system is not yet accepting connections",
+    "system is not accepting connections",
+    "shutting down",
+    "recovery mode",
+    "too many clients",
+    "too many connections",
+    "connection slots",
+    "terminating connection",
+    "authentication due to timeout",
+)
+"""What a server says while it starts, recovers after a crash, stops, or has too much to do."""
 
 
 class NotPrimary(psycopg.OperationalError):

@@ -103,6 +103,7 @@ class Attempt:
 
     :ivar abandoned: it was given up.
     :ivar committing: its COMMIT has been sent, so from here on nobody but the server knows how it ends.
+    :ivar server_began: when it began, in seconds on the server's clock; known before it is committing.
     """
 
     def __init__(self) -> None:
@@ -110,6 +111,7 @@ class Attempt:
         self._connection: Connection | None = None
         self.abandoned = False
         self.committing = False
+        self.server_began = 0.0
         self._begun = False
 
     def begin(self, connection: Connection) -> None:

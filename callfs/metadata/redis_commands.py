@@ -26,7 +26,8 @@ step, so that a request that is still on its way changes nothing. Each request a
 the server's own clock, at which it may happen: what lies in the socket of a paused server for longer is refused
 there. ``OutcomeUnknown`` is only said when the server can't be asked any more within the time limit, and even
 then the command has happened by that instant or never will. Ids whose replies arrived are forgotten with a later
-command, all others after an hour.
+command, all others after an hour. Who asks that late, because the process stood still (SIGSTOP, a suspended
+machine, whose own clock may have stood still with it), learns that it was forgotten, by the server's clock.
 """
 
 from __future__ import annotations
@@ -55,6 +56,8 @@ Meaning = Callable[[RedisFault], CallFSError]
 _PATIENT_ATTEMPTS = 3
 _TURN_MILLISECONDS = 1000
 _BETWEEN_TURNS_SECONDS = 0.005
+_REMEMBERED_MICROSECONDS = 1_800_000_000
+"""Half as long as the server remembers what it replied."""
 _MOST_ACKNOWLEDGED = 500
 
 
@@ -190,7 +193,7 @@ class Commands:
         try:
             reply = await self._pool.run(APPLY, self._keys, *request, *counted, deadline=deadline)
         except Unanswered:
-            reply = await self._look_up(command_id, deadline)
+            reply = await self._look_up(command_id, view.server_time + _REMEMBERED_MICROSECONDS, deadline)
         except RedisFault as fault:
             raise self._meaning(fault) from fault
         status, *results = unframed(reply)
@@ -200,18 +203,25 @@ class Commands:
         self._acknowledged.extend(forgotten)
         return None
 
-    async def _look_up(self, command_id: str, deadline: float) -> bytes:
-        """What became of a command whose reply was lost; if nothing, nothing ever will."""
+    async def _look_up(self, command_id: str, remembered_until: int, deadline: float) -> bytes:
+        """
+        What became of a command whose reply was lost; if nothing, nothing ever will.
+
+        :param remembered_until: an instant of the server's clock.
+        """
         try:
             reply: bytes = await self._pool.run_again(
-                OUTCOME, self._keys, self._store_id, command_id, deadline=deadline
+                OUTCOME, self._keys, self._store_id, command_id, remembered_until, deadline=deadline
             )
         except RedisFault as fault:
-            self._log.error("the outcome of a metadata command isn't known", event="metadata_outcome_unknown")
-            raise OutcomeUnknown(
-                "the Redis server didn't say whether this change was made: look before repeating it"
-            ) from fault
+            raise self._unknown("didn't say") from fault
+        if unframed(reply) == [b"forgotten"]:
+            raise self._unknown("was asked too late to know")
         return reply
+
+    def _unknown(self, why: str) -> OutcomeUnknown:
+        self._log.error("the outcome of a metadata command isn't known", event="metadata_outcome_unknown")
+        return OutcomeUnknown(f"the Redis server {why} whether this change was made: look before repeating it")
 
     def _check_time(self, deadline: float) -> None:
         if self._pool.clock.seconds() >= deadline:

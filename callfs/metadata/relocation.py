@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import msgspec
 
-from callfs.engine import access
+from callfs import access
 from callfs.errors import Conflict, FileNotFound, PermissionDenied
 from callfs.metadata.commands import Relocate, Relocated
 from callfs.metadata.facts import (

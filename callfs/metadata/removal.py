@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from callfs import paths
-from callfs.engine import access
+from callfs import access, paths
 from callfs.errors import BadRequest, DirectoryNotEmpty, PermissionDenied
 from callfs.metadata.commands import Remove, Removed
 from callfs.metadata.facts import Decision, Effect, Facts, RemoveInode, RemoveTree, Retention, TouchDirectory

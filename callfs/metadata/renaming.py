@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import msgspec
 
-from callfs import paths
-from callfs.engine import access
+from callfs import access, paths
 from callfs.errors import BadRequest, DirectoryNotEmpty, InvalidPath, PermissionDenied
 from callfs.metadata.commands import Move, Moved
 from callfs.metadata.facts import (

@@ -7,6 +7,7 @@ written over it: it comes in beside it, complete and durable, and then the name 
 
 from __future__ import annotations
 
+import hashlib
 import os
 import sqlite3
 from collections.abc import Callable
@@ -31,6 +32,11 @@ _FIRST_ROW = "INSERT INTO raft_state (one, applied_index, applied_term, membersh
 def state_schema() -> str:
     """The tables that a state has besides those of the metadata."""
     return (resources.files("callfs.metadata") / "schema/replicated/state.sql").read_text("utf-8")
+
+
+def store_id_of(cluster_id: str) -> str:
+    """The identity of the store that a cluster keeps, 32 hex digits."""
+    return hashlib.sha256(b"callfs store of " + cluster_id.encode()).hexdigest()[:32]
 
 
 def recorded(connection: sqlite3.Connection) -> SnapshotMeta:

@@ -108,6 +108,11 @@ def blob_values(inode_id: str, blob: BlobRef) -> list[tuple[Any, ...]]:
     ]
 
 
+def named_blob_from_row(row: Sequence[Any]) -> tuple[BlobRef, str]:
+    """A copy and the path that names it, in a row of blob_id, size, sha256, kind, instance_id, path."""
+    return BlobRef(row[0], row[1], row[2], placement(row[3], row[4])), row[5]
+
+
 def link_from_row(row: Sequence[Any]) -> Link:
     """The link in a row of token_hash, inode_id, created_by, created_at, expires_at, used_at."""
     return Link(

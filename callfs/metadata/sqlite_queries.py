@@ -22,7 +22,7 @@ from callfs.metadata.rows import (
     inode_from_row,
     instance_from_row,
     link_from_row,
-    placement,
+    named_blob_from_row,
     replication_from_row,
 )
 from callfs.metadata.transfer import Record
@@ -133,7 +133,7 @@ def list_blobs(
         rows = connection.execute(BLOBS, (after_id, limit)).fetchall()
     else:
         rows = connection.execute(BLOBS_ON, (instance_id, after_id, limit)).fetchall()
-    return [(BlobRef(row[0], row[1], row[2], placement(row[3], row[4])), row[5]) for row in rows]
+    return [named_blob_from_row(row) for row in rows]
 
 
 def replications(connection: sqlite3.Connection, now: int, by: str, limit: int) -> Sequence[Replication]:

@@ -112,7 +112,8 @@ class View:
     def _look_up(self, some: Sequence[str]) -> None:
         size = bisect_left(_TOGETHER, len(some))
         values = (*some, *[some[-1]] * (_TOGETHER[size] - len(some)))
-        for row in self._connection.execute(_BY_PATHS[size], values).fetchall():
+        # What is kept back has moved inodes that nothing is known of any more: it has to be there first.
+        for row in self.connection.execute(_BY_PATHS[size], values).fetchall():
             self.known.learn(inode_from_row(row))
 
     def settle(self) -> None:

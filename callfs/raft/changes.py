@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from callfs.raft.boundary import Position
-from callfs.raft.membership import MembershipChange, Promote, RemoveMember, changed, encoded
+from callfs.raft.membership import Disown, MembershipChange, Promote, RemoveMember, changed, encoded
 from callfs.raft.messages import EntryKind, Removed
 from callfs.raft.progress import Phase
 from callfs.raft.refusal import Refusal
@@ -65,6 +65,14 @@ class Changes:
         near = progress.phase is Phase.REPLICATE and lag <= replica.settings.promotion_lag
         if member is not None and not member.voter and near and replica.writable:
             self.propose(Promote(peer))
+
+    def disown_if_set_back(self, peer: str) -> None:
+        """
+        A follower whose disk was set back has forgotten its votes as well as its entries. The next leader knows
+        nothing of what it acknowledged and would feed it again, so all are told by the membership.
+        """
+        if self._replication.peers[peer].has_forgotten and self._replica.writable:
+            self.propose(Disown(peer))
 
     def committed(self) -> bool:
         """

@@ -95,7 +95,20 @@ class Promote(msgspec.Struct, frozen=True, tag="promote"):
     node_id: str
 
 
-MembershipChange: TypeAlias = AddLearner | RemoveMember | UpdateMember | Promote
+class Disown(msgspec.Struct, frozen=True, tag="disown"):
+    """
+    A member's disk was set back: it lacks what it acknowledged, and has forgotten its votes. No disk is the
+    member's from now on, so that it counts with no leader until it was removed and joined again; the leader
+    proposes it by itself.
+    """
+
+    node_id: str
+
+
+MembershipChange: TypeAlias = AddLearner | RemoveMember | UpdateMember | Promote | Disown
+
+NO_DISK = ""
+"""The disk of a member that was disowned: no node has one of that name."""
 
 
 class History:
@@ -176,6 +189,8 @@ def changed(membership: Membership, change: MembershipChange) -> Membership | Re
             outcome = _updated(membership, change)
         case Promote(node_id):
             outcome = _promoted(membership, node_id)
+        case Disown(node_id):
+            outcome = _disowned(membership, node_id)
         case RemoveMember(node_id):
             return _removed(membership, node_id)
     if isinstance(outcome, Refusal):
@@ -209,6 +224,11 @@ def _updated(membership: Membership, change: UpdateMember) -> Member | Refusal:
 def _promoted(membership: Membership, node_id: str) -> Member | Refusal:
     known = membership.get(node_id)
     return Refusal.UNKNOWN_MEMBER if known is None else msgspec.structs.replace(known, voter=True)
+
+
+def _disowned(membership: Membership, node_id: str) -> Member | Refusal:
+    known = membership.get(node_id)
+    return Refusal.UNKNOWN_MEMBER if known is None else msgspec.structs.replace(known, disk_id=NO_DISK)
 
 
 def _removed(membership: Membership, node_id: str) -> Membership | Refusal:

@@ -40,6 +40,7 @@ class Progress:
         self._inflight_bytes = 0
         self._match_at_heartbeat = 0
         self._denials = 0
+        self._doubted_at: int | None = None
 
     @property
     def has_forgotten(self) -> bool:
@@ -75,6 +76,7 @@ class Progress:
         """It has everything up to that index, durably; from then on it is known where the logs agree."""
         if index >= self.match:
             self._denials = 0
+            self._doubted_at = None
         self.match = max(self.match, index)
         self.next_index = max(self.next_index, self.match + 1)
         while self._inflight and self._inflight[0][0] <= self.match:
@@ -82,14 +84,37 @@ class Progress:
         if self.phase is Phase.PROBE:
             self._enter(Phase.REPLICATE, self.match + 1)
 
-    def rejected(self, previous_index: int, retry_index: int) -> None:
+    @property
+    def is_doubted(self) -> bool:
+        """
+        Whether it may lack what it acknowledged, and what it acknowledged was cut here.
+
+        A copy of the state would hide that, so it is asked first, with the end of what was cut, where its log ends.
+        """
+        return self._doubted_at is not None
+
+    def doubted(self, previous_index: int, commit: int) -> None:
+        """An append without entries went out, to learn where its log ends."""
+        self.sent_commit = commit
+        self._doubted_at = previous_index
+        self._asked = True
+
+    def rejected(self, previous_index: int, retry_index: int, last_index: int | None = None) -> None:
         """
         It doesn't have the entry before those of an append.
 
         :param retry_index: what to send next according to its hint.
+        :param last_index: where its log ends, if it says so.
         """
         if previous_index <= self.match:
             self._denials += previous_index == self.match
+            return
+        if last_index is not None and last_index < self.match and self.phase is not Phase.SNAPSHOT:
+            self._lacks_what_it_had(previous_index)
+            return
+        if previous_index == self._doubted_at:
+            self._denials, self._doubted_at = 0, None
+            self._enter(Phase.PROBE, self.match + 1)
             return
         if self.phase is Phase.REPLICATE:
             self._enter(Phase.PROBE, self.match + 1)
@@ -115,6 +140,8 @@ class Progress:
     def lost(self) -> None:
         """What is under way won't be answered."""
         self._enter(Phase.PROBE, self.match + 1)
+        if self.match:
+            self._doubted_at = 0
 
     def needs_snapshot(self) -> None:
         """What it needs next was cut."""
@@ -129,6 +156,13 @@ class Progress:
         if self.phase is Phase.SNAPSHOT:
             self._enter(Phase.PROBE, max(self.match, index or 0) + 1)
             self._asked = index is None
+
+    def _lacks_what_it_had(self, previous_index: int) -> None:
+        """It is asked again with each heartbeat; only answers to the same question count, others may be late."""
+        self._denials += previous_index == self._doubted_at
+        self._doubted_at = self._doubted_at or 0
+        self._enter(Phase.PROBE, self.match + 1)
+        self._asked = True
 
     def _enter(self, phase: Phase, next_index: int) -> None:
         self.phase, self.next_index = phase, next_index

@@ -113,7 +113,8 @@ class Replication:
         """
         common = self._replica.log.last_index_of(rejection.conflict_term) if rejection.conflict_term else None
         retry = rejection.conflict_index if common is None else common + 1
-        self.peers[peer].rejected(rejection.previous_index, retry)
+        last = None if rejection.conflict_term else rejection.conflict_index - 1
+        self.peers[peer].rejected(rejection.previous_index, retry, last)
 
     def answered_heartbeat(self, peer: str, response: HeartbeatResponse) -> None:
         """A follower is there; if appends to it seem lost, ask where it is, unless they were cut meanwhile."""
@@ -181,6 +182,9 @@ class Replication:
             if progress.next_index <= replica.log.point_index:
                 if not self.is_heard(peer):
                     return False
+                if progress.is_doubted:
+                    self._doubt(peer, progress)
+                    return False
                 progress.needs_snapshot()
                 return True
             if progress.phase is Phase.REPLICATE and progress.next_index > replica.log.last_index:
@@ -208,6 +212,14 @@ class Replication:
         previous = append.previous_index
         last = previous + len(append.entries)
         progress.sent(last, self._replica.log.bytes_between(previous, last), append.commit)
+
+    def _doubt(self, peer: str, progress: Progress) -> None:
+        """Ask a follower where its log ends; it lacks what was cut here, or has it after all."""
+        replica, log = self._replica, self._replica.log
+        term = log.term_at(log.point_index)
+        assert term is not None, "the term of what was cut last is kept"
+        replica.send(peer, Append(replica.term, log.point_index, term, replica.commit, ()))
+        progress.doubted(log.point_index, replica.commit)
 
     def _heartbeat(self, peer: str, progress: Progress, round_number: int) -> None:
         replica = self._replica

@@ -203,6 +203,7 @@ class Roles:
 
     def _go_back(self, sender: Sender, rejection: AppendRejection) -> None:
         self._replication.rejected(sender.node_id, rejection)
+        self.changes.disown_if_set_back(sender.node_id)
 
     def _note_round(self, sender: Sender, response: HeartbeatResponse) -> None:
         self._replication.answered_heartbeat(sender.node_id, response)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from klein import Klein
 
-from callfs import paths
-from callfs.engine import access
+from callfs import access, paths
 from callfs.engine.filesystem import ExpectedDigest, Filesystem, Upload
 from callfs.errors import BadRequest, FileAlreadyExists, NotADirectory, NotAFile, PayloadTooLarge, PermissionDenied
 from callfs.metadata.commands import Written

@@ -33,8 +33,9 @@ class _Draining(msgspec.Struct, frozen=True):
     limit: int = 64
 
 
-class _Chosen(msgspec.Struct, frozen=True):
+class _Forgetting(msgspec.Struct, frozen=True):
     instance_id: str
+    force: bool = False
 
 
 class _Scanning(msgspec.Struct, frozen=True):
@@ -86,10 +87,10 @@ class NodeResource:
 
     @route(router, "/v1/internal/nodes/forget", methods=("POST",), access=Access.INTERNAL)
     async def forget(self, request: Request) -> Response:
-        """Forget a node that is gone for good and on which nothing is left."""
-        asked = decode(await request.body.read(_MAX_BODY_BYTES), _Chosen)
+        """Forget a node that is gone for good and holds nothing; ``force``: also one that seems to run."""
+        asked = decode(await request.body.read(_MAX_BODY_BYTES), _Forgetting)
         await self._check_known(asked.instance_id)
-        garbage = await self._filesystem.forget_instance(asked.instance_id)
+        garbage = await self._filesystem.forget_instance(asked.instance_id, asked.force)
         return json_response(request, {"status": "forgotten", "garbage": garbage})
 
     @route(router, "/v1/internal/replication", access=Access.INTERNAL)

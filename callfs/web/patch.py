@@ -9,8 +9,7 @@ import re
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from callfs import paths
-from callfs.engine import access
+from callfs import access, paths
 from callfs.engine.filesystem import MoveRequest
 from callfs.errors import BadRequest, NotADirectory, PermissionDenied
 from callfs.metadata.commands import AttributeChanges

@@ -30,11 +30,11 @@ from txaio import tx
 from zope.interface import implementer
 
 from callfs.web.progress import acknowledged
-from callfs.web.sendfile import plain_tcp_socket
 from callfs.web.timers import IdleTimer
 from callfs.web.websocket_codes import NORMAL, TOO_BIG, fitting
 from callfs.web.websocket_handshake import VERSION, Opening
 from callfs.web.websocket_outflow import Outflow
+from callfs.web.zerocopy import plain_tcp_socket
 
 MAX_MESSAGE_BYTES = 1024 * 1024
 

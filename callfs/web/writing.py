@@ -19,13 +19,13 @@ from callfs.web import splicing
 from callfs.web.context import Context
 from callfs.web.outgoing import ClientGone, ResponseHead
 from callfs.web.progress import acknowledged
-from callfs.web.sendfile import FileSender, plain_tcp_socket
-from callfs.web.splicing import SocketSender
+from callfs.web.sendfile import send_file
 from callfs.web.timers import IdleTimer
 from callfs.web.wire import LAST_CHUNK, chunk, wire_head
+from callfs.web.zerocopy import Sender, plain_tcp_socket
 
-_Beside = Callable[[tuple[Any, ...], int], Coroutine[Deferred[Any], Any, int]]
-"""Makes a sender of these arguments, and lets it send to a socket."""
+_Beside = Callable[[Sender, int], Coroutine[Deferred[Any], Any, int]]
+"""Lets a sender send to a socket."""
 
 
 @implementer(IPushProducer)
@@ -172,7 +172,7 @@ class WritingHalf(Protocol):
 
     def send_file(self, descriptor: int, start: int, length: int) -> Deferred[int] | None:
         """Send part of a file straight from the kernel, when the connection is plain TCP."""
-        return self._beside(lambda sender, target: FileSender(*sender).send(target, descriptor, start, length))
+        return self._beside(lambda sender, target: send_file(sender, target, descriptor, start, length))
 
     def relays(self) -> bool:
         """Whether :meth:`send_socket` can do its work here."""
@@ -181,8 +181,8 @@ class WritingHalf(Protocol):
     def send_socket(self, source: HandedOver, length: int) -> Deferred[int] | None:
         """Send what comes from a socket, straight through the kernel, when the connection is plain TCP."""
         return self._beside(
-            lambda sender, target: SocketSender(*sender).send(
-                target, source.descriptor, length, source.timeout_seconds
+            lambda sender, target: splicing.send_socket(
+                sender, target, source.descriptor, length, source.timeout_seconds
             )
         )
 
@@ -198,7 +198,7 @@ class WritingHalf(Protocol):
             await self._emptied()
         if self._socket is None or self._context.pool is None:
             raise ClientGone
-        sender = (self._context.clock, self._context.pool, self._sent, self._wait_for_client)
+        sender = Sender(self._context.clock, self._context.pool, self._sent, self._wait_for_client)
         try:
             return await send(sender, self._socket.fileno())
         except (ConnectionError, TimeoutError):

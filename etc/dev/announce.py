@@ -13,10 +13,11 @@ from callfs.config.loader import load
 PATIENCE_SECONDS = 30
 
 
-def is_ready(url: str) -> bool:
-    """Whether the daemon answers."""
+def answers(url: str, key: str) -> bool:
+    """Whether what is announced works: another daemon at this address wouldn't know the key."""
+    request = urllib.request.Request(url, headers={"Authorization": f"Bearer {key}"})  # noqa: S310 - our own address
     try:
-        with urllib.request.urlopen(f"{url}/health/ready", timeout=1) as answer:  # noqa: S310 - our own address
+        with urllib.request.urlopen(request, timeout=1) as answer:  # noqa: S310 - our own address
             return bool(answer.status == 200)
     except OSError:
         return False
@@ -28,11 +29,11 @@ def main() -> None:
     key = next(iter(config.auth.keys_by_user().values()))[0].reveal()
     deadline = time.monotonic() + PATIENCE_SECONDS
     daemon = os.getppid()
-    while not is_ready(config.external_url):
+    url = f"{config.external_url}/v1/directories/"
+    while not answers(url, key):
         if time.monotonic() > deadline or os.getppid() != daemon:
             return
         time.sleep(0.1)
-    url = f"{config.external_url}/v1/directories/"
     print(f"\nCallFS runs. Try:\n\n    curl -H 'Authorization: Bearer {key}' {url}\n", flush=True)
 
 

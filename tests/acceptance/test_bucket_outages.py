@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from tests.acceptance.conftest import StartDaemon
+from tests.acceptance.test_metrics import value
 from tests.support.daemon import Daemon
 from tests.support.s3 import S3Server
 from tests.support.tcpswitch import TcpSwitch
@@ -60,6 +61,12 @@ class Bucket:
         key = f"{self.prefix}callfs-store"
         self._server.client().put_object(Bucket=self._server.bucket, Key=key, Body=body)
 
+    def contents(self) -> set[bytes]:
+        """What all blobs there contain."""
+        client, name = self._server.client(), self._server.bucket
+        keys = self._server.keys(f"{self.prefix}blobs/")
+        return {client.get_object(Bucket=name, Key=key)["Body"].read() for key in keys}
+
     @contextmanager
     def silence(self) -> Iterator[None]:
         """Connections are taken and nothing is ever answered."""
@@ -87,9 +94,12 @@ def s3_state(daemon: Daemon) -> Any:
 
 class TestStart:
     def test_local_files_meanwhile(self, start_daemon: StartDaemon, bucket: Bucket) -> None:
-        """Without S3 what is on the disk is served, and readiness says what lacks; S3 joins when it is there."""
+        """
+        Without S3 what is on the disk is served, and readiness says what lacks; S3 joins when it is there. (A fresh
+        interpreter: what S3 needs is imported where it is chosen.)
+        """
         bucket.down()
-        daemon = start_daemon(bucket.settings(), start=False).launch()
+        daemon = start_daemon(bucket.settings(), start=False, fresh=True).launch()
         client = daemon.client()
         eventually(lambda: s3_state(daemon), within_seconds=30, what="a node that serves")
         client.stored("/local", b"on the disk")
@@ -106,6 +116,25 @@ class TestStart:
         assert daemon.wait_ready()
         assert client.post("/f", b"x", "backend=s3").status == 201
         assert client.content("/f") == b"x"
+
+    def test_second_copies(self, start_daemon: StartDaemon, bucket: Bucket) -> None:
+        """Copies that couldn't be made again and again are made as soon as S3 joins, not when their turn comes."""
+        bucket.down()
+        copying = {"ha": {"replication_enabled": True, "replica_backend": "s3"}}
+        daemon = start_daemon(bucket.settings() | copying, start=False).launch()
+        client = daemon.client()
+        eventually(lambda: s3_state(daemon), within_seconds=30, what="a node that serves")
+        contents = [secrets.token_bytes(100) for _ in range(10)]
+        for number, content in enumerate(contents):
+            client.stored(f"/{number}", content)
+        # Having failed three times they would wait for twenty seconds.
+        failed = 3 * len(contents)
+        made = "callfs_replications_total"
+        eventually(lambda: value(daemon, made, status="failed") >= failed, within_seconds=60, what="the failures")
+        bucket.up()
+        assert daemon.wait_ready()
+        eventually(lambda: value(daemon, made, status="made") == len(contents), what="the copies")
+        assert bucket.contents() == set(contents)
 
     def test_another_store(self, start_daemon: StartDaemon, bucket: Bucket) -> None:
         """A bucket that turns out to be another store's ends the node, and was never written to."""

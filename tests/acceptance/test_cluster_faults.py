@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import secrets
 import signal
 import sys
@@ -16,6 +15,7 @@ from itertools import count
 import pytest
 
 from tests.acceptance.conftest import ROOMY_LIMITS, shown_on_failure
+from tests.support.alongside import Alongside, again_and_again
 from tests.support.cluster import Cluster, at_once, instance_of, running_cluster
 from tests.support.daemon import Daemon, callfs, callfs_begun
 from tests.support.http import Answer, Client, Wire
@@ -167,31 +167,6 @@ class Writer:
         self.client.close()
 
 
-@contextlib.contextmanager
-def running(writers: list[Writer]) -> Iterator[None]:
-    """Let them write for the time of a block; what is wrong with an answer fails the test."""
-    ending = threading.Event()
-    faults: list[BaseException] = []
-
-    def run(writer: Writer) -> None:
-        try:
-            writer.run(ending)
-        except BaseException as fault:
-            faults.append(fault)
-
-    threads = [threading.Thread(target=run, args=(writer,)) for writer in writers]
-    for thread in threads:
-        thread.start()
-    try:
-        yield
-    finally:
-        ending.set()
-        for thread in threads:
-            thread.join(30)
-    assert not any(thread.is_alive() for thread in threads), "a request hangs"
-    assert not faults, faults
-
-
 def is_sound(node: Daemon) -> None:
     """Its disk and the metadata agree."""
     done = node.fsck("--deep")
@@ -212,7 +187,7 @@ class TestKilled:
             paths = [trio[1].stored(f"{home}/{number}-{each}") for each in range(3)]
             writers.append(Writer(node.client(), paths, dict.fromkeys(paths, b"content")))
         own = Writer(cluster.nodes[0].client(), [trio[0].stored(f"{home}/own")])
-        with running([*writers, own]):
+        with Alongside(writer.run for writer in [*writers, own]):
             eventually(lambda: all(writer.acknowledged > 3 for writer in writers), what="uploads")
             victim.kill()
             eventually(lambda: all(writer.refused for writer in writers), what="refusals")
@@ -315,6 +290,7 @@ class TestKilled:
         assert here.patch(path, name="g").status == 200
         cluster.nodes[1].start()
         assert trio[2].content(f"{home}/g") == b"content"
+        serves_again(here, f"{home}/g", b"content")  # a link asks once, and this node spares the other for a while
         assert here.request("GET", f"/download/{token}").body == b"content"
         cluster.nodes[1].kill()
         assert here.delete(f"{home}/g").status == 204
@@ -345,33 +321,22 @@ class Watcher:
         self._client = node.client()
         self._places = places
         self._names = names
-        self._ending = threading.Event()
-        self._faults: list[BaseException] = []
-        self._thread = threading.Thread(target=self._watch)
+        self._watching = Alongside([again_and_again(self._look)])
 
     def __enter__(self) -> Watcher:
-        self._thread.start()
+        self._watching.__enter__()
         return self
 
-    def __exit__(self, *_error: object) -> None:
-        self._ending.set()
-        self._thread.join(30)
-        assert not self._faults, self._faults
+    def __exit__(self, *error: object) -> None:
+        self._watching.__exit__(*error)
         assert self.looks > 3
-
-    def _watch(self) -> None:
-        try:
-            while not self._ending.is_set():
-                self._look()
-                self.looks += 1
-        except BaseException as fault:
-            self._faults.append(fault)
 
     def _look(self) -> None:
         parent = self._places[0].rpartition("/")[0]
         entries = self._client.directory(parent, recursive="true").json()["items"]
         files = [entry["path"] for entry in entries if entry["type"] == "file"]
         assert files in [[f"{place}/{name}" for name in self._names] for place in self._places]
+        self.looks += 1
 
 
 class TestRelocationInterrupted:
@@ -689,6 +654,9 @@ class TestDrain:
         node.kill()
         for path, content in contents.items():
             assert trio[0].content(path) == content
-        done = callfs("node", "forget", instance_of(node), "-c", str(cluster.nodes[0].config_path))
+        forget = ("node", "forget", instance_of(node), "-c", str(cluster.nodes[0].config_path))
+        done = callfs(*forget)
+        assert (done.returncode, "gave a sign of life" in done.stderr) == (1, True), done.stdout + done.stderr
+        done = callfs(*forget, "--force")
         assert done.returncode == 0, done.stdout + done.stderr
         assert trio[1].content(f"{home}/00") == contents[f"{home}/00"]

@@ -5,10 +5,8 @@ from __future__ import annotations
 import contextlib
 import json
 import secrets
-import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import partial
 
 import pytest
@@ -17,6 +15,7 @@ from tests.acceptance.conftest import ROOMY_LIMITS, shown_on_failure
 from tests.support.cluster import KINDS, Cluster, MetadataServer, at_once, running_cluster
 from tests.support.daemon import Daemon
 from tests.support.http import Answer, Client
+from tests.support.userload import UNAVAILABLE, UNKNOWN, Said, Stream, check_tree, refusals, said
 from tests.support.waiting import eventually
 
 OP_TIMEOUT_SECONDS = 1
@@ -25,8 +24,6 @@ SETTINGS = {
     "log": {"level": "debug"},
     "server": {"metadata_op_timeout": f"{OP_TIMEOUT_SECONDS}s", "file_op_timeout": f"{3 * OP_TIMEOUT_SECONDS}s"},
 }
-UNAVAILABLE = (503, "METADATA_UNAVAILABLE")
-UNKNOWN = (504, "OUTCOME_UNKNOWN")
 
 
 @pytest.fixture(scope="module", params=KINDS)
@@ -56,127 +53,6 @@ def home(cluster: Cluster) -> str:
     return cluster.nodes[0].client().made(f"/{secrets.token_hex(6)}")
 
 
-@dataclass(frozen=True)
-class Step:
-    """A file that was created and then renamed, and what the daemon said to that."""
-
-    name: str
-    created: tuple[int, str]
-    renamed: tuple[int, str] | None
-    seconds: float
-
-    @property
-    def new_name(self) -> str:
-        """After the renaming."""
-        return f"renamed-{self.name}"
-
-    @property
-    def done(self) -> bool:
-        """Whether all of it was acknowledged."""
-        return self.created[0] == 201 and self.renamed == (200, "")
-
-    def possible(self) -> list[set[str]]:
-        """What may be there after these answers: 503 promises that nothing was changed, 504 promises nothing."""
-        old, new, nothing = {self.name}, {self.new_name}, set[str]()
-        if self.created != (201, ""):
-            return {UNAVAILABLE: [nothing], UNKNOWN: [nothing, old]}[self.created]
-        assert self.renamed is not None
-        return {(200, ""): [new], UNAVAILABLE: [old], UNKNOWN: [old, new]}[self.renamed]
-
-
-def said(answer: Answer) -> tuple[int, str]:
-    """The status, and the code of an error."""
-    return answer.status, answer.code if answer.body and answer.status >= 400 else ""
-
-
-class Stream:
-    """
-    Users who create and rename files without a pause, through all nodes.
-
-    :param home: the directory that they fill; nobody else touches it.
-    """
-
-    def __init__(self, cluster: Cluster, home: str, writers_at_each: int = 3) -> None:
-        self.steps: list[Step] = []
-        self._home = home
-        self._ending = threading.Event()
-        self._faults: list[BaseException] = []
-        self._threads = [
-            threading.Thread(target=self._write, args=(node, f"{number}-{writer}"))
-            for number, node in enumerate(cluster.nodes)
-            for writer in range(writers_at_each)
-        ]
-
-    def __enter__(self) -> Stream:
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_error: object) -> None:
-        self._ending.set()
-        for thread in self._threads:
-            thread.join(30)
-            assert not thread.is_alive(), "a request hangs"
-        assert not self._faults, self._faults
-
-    def _write(self, node: Daemon, name: str) -> None:
-        client = node.client()
-        try:
-            for number in range(100_000):
-                if self._ending.is_set():
-                    break
-                self.steps.append(self._step(client, f"{name}-{number}"))
-        except BaseException as fault:
-            self._faults.append(fault)
-        finally:
-            client.close()
-
-    def _step(self, client: Client, name: str) -> Step:
-        path = f"{self._home}/{name}"
-        began = time.monotonic()
-        created = said(client.post(path, name.encode()))
-        seconds = time.monotonic() - began
-        renamed = None
-        if created[0] == 201:
-            began = time.monotonic()
-            renamed = said(client.patch(path, name=f"renamed-{name}"))
-            seconds = max(seconds, time.monotonic() - began)
-        return Step(name, created, renamed, seconds)
-
-    def goes_on(self, count: int = 20) -> None:
-        """Wait until each node has acknowledged that many more steps."""
-        before = len(self.steps)
-
-        def enough() -> bool:
-            done = [step for step in self.steps[before:] if step.done]
-            return all(sum(step.name.startswith(number) for step in done) >= count for number in "01")
-
-        eventually(enough, within_seconds=20, what="further acknowledged creates on both nodes")
-
-    def is_refused(self) -> None:
-        """Wait until both nodes have refused something."""
-
-        def refused() -> bool:
-            failed = [step for step in self.steps if not step.done]
-            return all(any(step.name.startswith(number) for step in failed) for number in "01")
-
-        eventually(refused, within_seconds=20, what="a refusal of each node")
-
-    def check(self, names: list[str]) -> None:
-        """Compare all answers with what is in the directory in the end: nothing lost, nothing done twice."""
-        assert len(names) == len(set(names))
-        rest = set(names)
-        for step in self.steps:
-            there = {step.name, step.new_name} & rest
-            assert there in step.possible(), f"{step} left {there}"
-            rest -= there
-        assert not rest
-        for step in self.steps:
-            # Whether a change that got no answer was made is looked up for as long again.
-            looked_up = UNKNOWN in (step.created, step.renamed)
-            assert step.seconds < OP_TIMEOUT_SECONDS * (2 if looked_up else 1) + 1, step
-
-
 def readiness(node: Daemon) -> Answer:
     """What ``/health/ready`` answers."""
     answer = node.health()
@@ -195,18 +71,26 @@ def all_say(cluster: Cluster, status: int) -> None:
     eventually(every_one, within_seconds=15, what=f"readiness {status}")
 
 
-def check_tree(cluster: Cluster, home: str, stream: Stream) -> None:
-    """Both nodes show what the answers said, and the bytes of what they acknowledged."""
-    listings = [node.client().directory(home).json()["items"] for node in cluster.nodes]
-    assert listings[0] == listings[1]
-    stream.check([entry["name"] for entry in listings[0]])
-    clients = {"node-1": cluster.nodes[0].client(), "node-2": cluster.nodes[1].client()}
-    for entry in listings[0][:: max(1, len(listings[0]) // 50)]:
-        content = clients[entry["instance_id"]].content(entry["path"])
-        assert content.decode() == entry["name"].removeprefix("renamed-")
+def is_refused(stream: Stream, cluster: Cluster) -> None:
+    """Wait until both nodes have refused something."""
+
+    def refused() -> bool:
+        return all(any(not step.done for step in stream.at([node])) for node in cluster.nodes)
+
+    eventually(refused, within_seconds=20, what="a refusal of each node")
 
 
-def timed(action: Callable[[], Answer]) -> tuple[tuple[int, str], float]:
+def check(cluster: Cluster, home: str, stream: Stream) -> None:
+    """Both nodes show what they answered, which was in time, and no refusal but that they can't or don't know."""
+    check_tree(cluster, home, stream)
+    assert refusals(stream.steps) <= {UNAVAILABLE, UNKNOWN}
+    for step in stream.steps:
+        # Whether a change that got no answer was made is looked up for as long again.
+        looked_up = UNKNOWN in step.answers()
+        assert step.seconds < OP_TIMEOUT_SECONDS * (2 if looked_up else 1) + 1, step
+
+
+def timed(action: Callable[[], Answer]) -> tuple[Said, float]:
     """What was said, and after how many seconds."""
     began = time.monotonic()
     answer = action()
@@ -259,8 +143,8 @@ def test_outage(cluster: Cluster, home: str, kind: str) -> None:
     here = cluster.nodes[0].client()
     file = here.stored(f"{here.made(f'{home}-more')}/f", b"content")
     token = here.link(file).json()["token"]
-    with Stream(cluster, home) as stream:
-        stream.goes_on()
+    with Stream(cluster, home, writers_at_each=3) as stream:
+        stream.goes_on(cluster.nodes, 20)
         with outage(cluster.server, kind):
             all_say(cluster, 503)
             for node in cluster.nodes:
@@ -268,13 +152,13 @@ def test_outage(cluster: Cluster, home: str, kind: str) -> None:
                 assert alive is not None
                 assert alive.status == 200
             assert readiness(cluster.nodes[0]).json()["parts"]["metadata"]["ok"] is False
-            stream.is_refused()
+            is_refused(stream, cluster)
             outcomes = at_once([partial(timed, request) for request in metadata_requests(here, file, token)])
             assert {outcome for outcome, _ in outcomes} == {UNAVAILABLE, (503, "")}, outcomes
             assert max(seconds for _, seconds in outcomes) < OP_TIMEOUT_SECONDS + 1, outcomes
         all_say(cluster, 200)
-        stream.goes_on()
-    check_tree(cluster, home, stream)
+        stream.goes_on(cluster.nodes, 20)
+    check(cluster, home, stream)
     assert here.names(f"{home}-more") == ["f"]
     assert here.content(file) == b"content"
     assert here.request("GET", f"/download/{token}").body == b"content"
@@ -283,10 +167,10 @@ def test_outage(cluster: Cluster, home: str, kind: str) -> None:
 
 def test_restarts(cluster: Cluster, home: str) -> None:
     """The server is killed and comes back at once, again and again: nothing is lost or done twice."""
-    with Stream(cluster, home) as stream:
+    with Stream(cluster, home, writers_at_each=3) as stream:
         for _ in range(2):
-            stream.goes_on(10)
+            stream.goes_on(cluster.nodes, 10)
             cluster.server.kill()
             cluster.server.start()
-        stream.goes_on()
-    check_tree(cluster, home, stream)
+        stream.goes_on(cluster.nodes, 20)
+    check(cluster, home, stream)

@@ -71,8 +71,11 @@ def still_waits(daemon: Daemon) -> None:
 
 
 def test_server_comes_later(start_daemon: StartDaemon, server: MetadataServer) -> None:
-    """A daemon that is there first waits: alive, not ready, 503 to everybody, until the server is there."""
-    daemon = start_daemon(settings(server), start=False).launch()
+    """
+    A daemon that is there first waits: alive, not ready, 503 to everybody, until the server is there. (A fresh
+    interpreter: what such a server needs is imported where it is chosen.)
+    """
+    daemon = start_daemon(settings(server), start=False, fresh=True).launch()
     eventually(lambda: status_of(daemon, "/health") == 200, what="an answer")
     still_waits(daemon)
     client = daemon.client()

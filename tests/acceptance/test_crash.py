@@ -88,8 +88,11 @@ class Writer:
 
 
 def test_staged_before_the_clock_was_set_back(start_daemon: StartDaemon) -> None:
-    """A staged file of an earlier process is removed at the start, also when its time lies in the future."""
-    daemon = start_daemon()
+    """
+    A staged file of an earlier process is removed at the start, also when its time lies in the future. (Of these
+    tests it is the one that starts fresh interpreters, as a supervisor does after a crash.)
+    """
+    daemon = start_daemon(fresh=True)
     daemon.client().stored("/f", b"content")
     daemon.kill()
     leftover = daemon.root / "staging" / daemon.blobs()[0].name

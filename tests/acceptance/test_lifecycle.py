@@ -75,8 +75,8 @@ class TestTermination:
 
     @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
     def test_idle_connections(self, start_daemon: StartDaemon, number: signal.Signals) -> None:
-        """Idle connections don't hold the end up."""
-        daemon = start_daemon()
+        """Idle connections don't hold the end up (fresh interpreters: signals are what Python makes them)."""
+        daemon = start_daemon(fresh=True)
         with Wire(daemon.address) as fresh, Wire(daemon.address) as used:
             used.send_request("GET", "/health")
             assert used.read_answer().status == 200
@@ -225,6 +225,16 @@ class TestReload:
             assert client.put("/f", b"%d" % number).status in (200, 201)
 
 
+def test_configuration_warning(start_daemon: StartDaemon) -> None:
+    """A warning about the configuration is an event in the log, once, and nothing beside it."""
+    daemon = start_daemon(environment={"CALLFS_NONSENSE": "x"})
+    daemon.stop()
+    assert all(line.startswith("{") for line in daemon.log_text().splitlines())
+    warnings = [event["warning"] for event in daemon.events() if event.get("event") == "configuration_warning"]
+    assert len(warnings) == 1
+    assert "CALLFS_NONSENSE" in warnings[0]
+
+
 def test_twistd(start_daemon: StartDaemon) -> None:
     """twistd callfs -c runs the same daemon."""
     twistd = (str(Path(sys.executable).parent / "twistd"), "-n", "--pidfile=", "callfs")
@@ -238,8 +248,8 @@ def test_twistd(start_daemon: StartDaemon) -> None:
 
 
 def test_plain_callfs(start_daemon: StartDaemon) -> None:
-    """Plain callfs runs the server."""
-    daemon = start_daemon(launcher=(sys.executable, "-m", "callfs"))
+    """Plain callfs runs the server (a fresh interpreter: the start itself is looked at)."""
+    daemon = start_daemon(launcher=(sys.executable, "-m", "callfs"), fresh=True)
     assert daemon.health("/health") is not None
     assert daemon.terminate() == 0
 
@@ -331,8 +341,8 @@ class TestConfigCommands:
 
 class TestCommands:
     def test_version(self) -> None:
-        """--version tells the version that is installed."""
-        done = callfs("--version")
+        """--version tells the version that is installed (a fresh interpreter finds all that a command needs)."""
+        done = callfs("--version", fresh=True)
         assert done.returncode == 0
         assert importlib.metadata.version("callfs") in done.stdout
 
@@ -341,8 +351,8 @@ class TestCommands:
         [["--help"], ["server", "--help"], ["config", "--help"], ["fsck", "--help"], ["config", "show", "--help"]],
     )
     def test_help(self, arguments: list[str]) -> None:
-        """Every command explains itself."""
-        done = callfs(*arguments)
+        """Every command explains itself (a fresh interpreter finds all that a command needs)."""
+        done = callfs(*arguments, fresh=True)
         assert done.returncode == 0
         assert len(done.stdout) > 100
 
@@ -486,8 +496,8 @@ class TestLogs:
         assert event["bytes_out"] < 16 << 20
 
     def test_json_lines(self, start_daemon: StartDaemon) -> None:
-        """With log.format json every line from start to end is one JSON object."""
-        daemon = start_daemon({"log": {"level": "debug"}})
+        """With log.format json every line is one JSON object, from the start of a fresh interpreter to its end."""
+        daemon = start_daemon({"log": {"level": "debug"}}, fresh=True)
         daemon.client().stored("/f")
         daemon.signal(signal.SIGHUP)
         assert daemon.terminate() == 0

@@ -15,7 +15,7 @@ from tests.acceptance.test_cluster_outages import metadata_requests, timed
 from tests.support.cluster import at_once
 from tests.support.daemon import Daemon
 from tests.support.raftcluster import ELECTION_SECONDS, RaftCluster, running_raft_cluster
-from tests.support.raftload import ENDING, LOST, UNAVAILABLE, Stream, check_tree, refusals, said
+from tests.support.userload import ENDING, LOST, UNAVAILABLE, Stream, check_tree, refusals, said
 from tests.support.waiting import eventually, pace
 
 APPLY_SECONDS = 4

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import secrets
 import threading
@@ -15,6 +16,7 @@ import pytest
 from tests.acceptance.conftest import ROOMY_LIMITS, shown_on_failure
 from tests.simulation.history import DONE, EXISTS, MISMATCH, MISSING, Kind, Operation, Request
 from tests.simulation.linearizability import Judgement, check
+from tests.support.alongside import Alongside
 from tests.support.daemon import Daemon
 from tests.support.http import Answer, Client
 from tests.support.raftcluster import ELECTION_SECONDS, RaftCluster, running_raft_cluster
@@ -63,8 +65,6 @@ class Record:
         self.operations: list[Operation] = []
         self.tags: dict[str, str] = {}
         self.sizes = count(1)
-        self.ending = threading.Event()
-        self.faults: list[BaseException] = []
 
     def add(self, request: Request, invoked: int, answer: str | None, client: str) -> None:
         """Somebody was told something."""
@@ -84,22 +84,12 @@ class User:
         self._client = node.client(timeout_seconds=40.0)
         self._name = name
         self._chance = random.Random(name)
-        self._thread = threading.Thread(target=self._work)
-        self._thread.start()
 
-    def join(self) -> None:
-        """Wait until the last answer is there."""
-        self._thread.join(45)
-        assert not self._thread.is_alive(), "a request hangs"
-
-    def _work(self) -> None:
-        try:
-            while not self._record.ending.is_set():
+    def work(self, ending: threading.Event) -> None:
+        """Ask until it is to end."""
+        with contextlib.closing(self._client):
+            while not ending.is_set():
                 self._ask()
-        except BaseException as fault:
-            self._record.faults.append(fault)
-        finally:
-            self._client.close()
 
     def _ask(self) -> None:
         kind = self._chance.choice([*ANSWERS, Kind.READ, Kind.READ, None])
@@ -250,7 +240,7 @@ def lived_through(cluster: RaftCluster, happening: Callable[[], None]) -> None:
         for number, node in enumerate(cluster.nodes, 1)
         for each in range(WRITERS_AT_EACH)
     ]
-    try:
+    with Alongside((user.work for user in users), end_seconds=45):
         happening()
         before = len(record.operations)
         eventually(
@@ -258,11 +248,6 @@ def lived_through(cluster: RaftCluster, happening: Callable[[], None]) -> None:
             within_seconds=20,
             what="further answers",
         )
-    finally:
-        record.ending.set()
-        for user in users:
-            user.join()
-    assert not record.faults, record.faults
     for name in record.names:
         for client in cluster.clients():
             final(record, client, name)

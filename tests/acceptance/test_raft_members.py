@@ -22,7 +22,7 @@ from tests.support.cluster import instance_of
 from tests.support.daemon import Daemon, callfs, merged
 from tests.support.http import Wire, file_target
 from tests.support.raftcluster import RaftCluster, running_raft_cluster
-from tests.support.raftload import listed
+from tests.support.userload import listed
 from tests.support.waiting import eventually, stays
 
 ENTRIES = 2_500

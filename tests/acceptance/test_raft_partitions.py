@@ -7,19 +7,19 @@ from __future__ import annotations
 
 import os
 import secrets
-import threading
 import time
 from collections.abc import Iterator, Sequence
 
 import pytest
 
 from tests.acceptance.conftest import ROOMY_LIMITS, shown_on_failure
+from tests.support.alongside import Alongside, again_and_again
 from tests.support.daemon import Daemon
 from tests.support.http import Client
 from tests.support.namespaces import SpreadRaftCluster
 from tests.support.raftcluster import ELECTION_SECONDS, raft_view, running_raft_cluster
-from tests.support.raftload import UNAVAILABLE, UNKNOWN, Stream, check_tree, refusals
 from tests.support.raftways import DetouredRaftCluster
+from tests.support.userload import UNAVAILABLE, UNKNOWN, Stream, check_tree, refusals
 from tests.support.waiting import eventually, pace
 
 AnyCluster = SpreadRaftCluster | DetouredRaftCluster
@@ -73,29 +73,15 @@ class Growth:
         self._reader = reader
         self._path = path
         self._acknowledged = 0
-        self._ending = threading.Event()
-        self._faults: list[BaseException] = []
-        self._threads = [threading.Thread(target=self._guarded, args=(work,)) for work in (self._write, self._read)]
+        self._working = Alongside(map(again_and_again, (self._write, self._read)))
 
     def __enter__(self) -> Growth:
         self._writer.stored(self._path, b"")
-        for thread in self._threads:
-            thread.start()
+        self._working.__enter__()
         return self
 
-    def __exit__(self, *_error: object) -> None:
-        self._ending.set()
-        for thread in self._threads:
-            thread.join(40)
-            assert not thread.is_alive(), "a request hangs"
-        assert not self._faults, self._faults
-
-    def _guarded(self, work: object) -> None:
-        try:
-            while not self._ending.is_set():
-                work()  # type: ignore[operator]
-        except BaseException as fault:
-            self._faults.append(fault)
+    def __exit__(self, *error: object) -> None:
+        self._working.__exit__(*error)
 
     def _write(self) -> None:
         size = self._acknowledged + 1

@@ -8,6 +8,7 @@ import weakref
 
 from twisted.internet import reactor
 from twisted.internet.defer import CancelledError, gatherResults
+from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 from twisted.python.threadpool import ThreadPool
 from twisted.trial.unittest import TestCase
@@ -92,6 +93,21 @@ class TestJobs(TestCase):
             self.pool.callInThread(together.wait, PATIENCE_SECONDS)
         assert await deferToThread(left.wait, PATIENCE_SECONDS)
         assert await self.jobs.run(int, "2") == 2
+
+    async def test_the_pool_can_always_be_stopped(self) -> None:
+        """However the end of a thread's patience meets the next job: every job ends, and so does every thread."""
+        for attempt in range(60):
+            pool = ThreadPool(0, 8)
+            pool.start()
+            jobs = Jobs(reactor, pool, linger_seconds=0.002)
+            for number in range(1, 9):
+                work = [jobs.run(int, str(each)) for each in range(1 + (attempt + number) % 8)]
+                assert await gatherResults(work) == list(range(len(work)))
+                await deferLater(reactor, 0.002 if number % 2 else 0)
+            stopping = threading.Thread(target=pool.stop, daemon=True)
+            stopping.start()
+            await deferToThread(stopping.join, PATIENCE_SECONDS)
+            assert not stopping.is_alive()
 
     async def test_nothing_is_kept(self) -> None:
         """What a job was given is free when the job has ended, though its thread waits for the next."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import subprocess
 import sys
 from typing import Any
 
@@ -13,6 +12,7 @@ from callfs.backends.interfaces import BlobMissing
 from tests.backends.support import make_local, new_folder
 from tests.backends.test_localfs_files import files
 from tests.contract.backends import MIB, content, get, listed, new_id
+from tests.support.forking import run
 
 STEPS = ("blob.staged", "blob.written", "blob.fsynced", "blob.renamed", "blob.committed")
 VISIBLE = ("blob.renamed", "blob.committed")
@@ -20,9 +20,7 @@ VISIBLE = ("blob.renamed", "blob.committed")
 
 def run_writer(arguments: list[str]) -> int:
     """The exit status of a process that writes a blob."""
-    return subprocess.run(
-        [sys.executable, "-m", "tests.backends.killed_writer", *arguments], check=False
-    ).returncode
+    return run([sys.executable, "-m", "tests.backends.killed_writer", *arguments]).returncode
 
 
 class KilledTests(TestCase):

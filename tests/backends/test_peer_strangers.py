@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from twisted.logger import LogLevel
+
 from callfs.errors import PeerUnavailable
-from tests.backends.peersupport import THERE, Script, ScriptedPeer, make_peers, moment
+from tests.backends.peersupport import THERE, Log, Script, ScriptedPeer, make_peers, moment
 from tests.backends.test_peer_faults import PeerFaultCase
 from tests.contract.backends import MIB, new_id
 
@@ -28,6 +30,20 @@ class StrangeAnswerTests(PeerFaultCase):
         blobs = await self.scripted(script)
         await self.assertFailure(blobs.open(new_id()), PeerUnavailable)
         assert self.reasons() == ["identity"]
+
+    async def test_not_ready(self: Any) -> None:
+        """What a node says that still starts, or a proxy whose node is down, is worth a warning, and passes."""
+        for status, level in (("503 Busy", LogLevel.warn), ("502 Bad", LogLevel.warn), ("500 Odd", LogLevel.error)):
+
+            def script(script: Script, status: str = status) -> None:
+                script.wire.write(f"HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n".encode())
+
+            log = Log(self)
+            blobs = await self.scripted(script)
+            await self.assertFailure(blobs.open(new_id()), PeerUnavailable)
+            (event,) = log.named("peer_answer_unusable")
+            assert event["log_level"] is level
+        assert self.reasons() == ["answer"] * 3
 
     async def test_bodies_that_nobody_wants(self: Any) -> None:
         """An answer whose body is of no use, and never ends, costs its connection within the time limit."""

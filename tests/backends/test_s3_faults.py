@@ -79,6 +79,25 @@ class RepetitionTests(_Case):
         assert len(self.faulty.matching("^GET .*list-type")) == 6
         assert len(self.flushLoggedErrors()) == 0
 
+    async def test_it_answers_again(self) -> None:
+        """Said once, with the first success after something was given up; what is tried again isn't given up."""
+        await self.begin()
+        told: list[None] = []
+        backend = self.backend({"random": lambda: 0.0, "answers_again": lambda: told.append(None)})
+        self.faulty.on("PUT", reply(503, "SlowDown"), times=2)
+        blob_id = await put(backend, b"data")
+        await self.assertFailure(backend.open(new_id()), BlobMissing)
+        assert await get(backend, blob_id) == b"data"
+        assert told == []
+        self.faulty.on("list-type", reset, times=ALWAYS)
+        await self.assertFailure(backend.list_blobs(), PeerUnavailable)
+        await self.assertFailure(backend.list_blobs(), PeerUnavailable)
+        await self.assertFailure(backend.open(new_id()), BlobMissing)
+        assert told == []
+        assert await get(backend, blob_id) == b"data"
+        assert await get(backend, blob_id) == b"data"
+        assert told == [None]
+
     async def test_refusals_that_stay(self) -> None:
         """What won't get better isn't tried again."""
         backend = await self.start()

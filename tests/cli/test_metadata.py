@@ -27,7 +27,8 @@ from callfs.metadata.transfer_reading import Reading
 from callfs.model import ROOT_INODE, Instance, Link, LocalPlacement, S3Placement
 from tests.metadata.test_transfer import DIRECTORY, FILE, HEADER, RECORDS, lines
 from tests.support.commands import NODE, Commands
-from tests.support.daemon import Daemon, callfs, child_environment
+from tests.support.daemon import Daemon, callfs
+from tests.support.forking import child_environment, run
 from tests.support.postgres import running
 from tests.support.redis import RedisServer
 
@@ -300,15 +301,8 @@ class TestPipes:
     @staticmethod
     def piped(config: Path, given_lines: Sequence[bytes], *options: str) -> subprocess.CompletedProcess[str]:
         """Import lines from standard input."""
-        return subprocess.run(
-            [sys.executable, "-m", "callfs", "metadata", "import", "-c", str(config), *options],
-            input=b"".join(given_lines).decode(),
-            capture_output=True,
-            text=True,
-            env=child_environment(),
-            check=False,
-            timeout=60,
-        )
+        command = [sys.executable, "-m", "callfs", "metadata", "import", "-c", str(config), *options]
+        return run(command, given=b"".join(given_lines))
 
 
 @pytest.fixture

@@ -128,6 +128,17 @@ class TestDrain(CommandCase):
         assert "'S3' isn't another known instance" in err
         assert len(await self.store.list_blobs("", 1000, SECOND)) == FILES
 
+    async def test_forget_a_node_that_runs(self) -> None:
+        """Refused, with what is to be done, while its last sign of life is young; ``--force`` overrules that."""
+        await self.run_command("node", "drain", SECOND, "--to", "s3")
+        await self.register(SECOND, "1" * 32, silent_seconds=3.0)
+        for command in (("drain", SECOND, "--forget"), ("forget", SECOND)):
+            status, _, err = await self.run_command("node", *command)
+            assert (status, "gave a sign of life 3 s ago" in err) == (1, True)
+        assert SECOND in [instance.id for instance in await self.store.instances()]
+        assert (await self.run_command("node", "forget", SECOND, "--force"))[0] == 0
+        assert SECOND not in [instance.id for instance in await self.store.instances()]
+
     async def test_forget_alone(self) -> None:
         """Refused while files have copies there, or for the node that is asked."""
         status, _, err = await self.run_command("node", "forget", SECOND)

@@ -12,8 +12,7 @@ from twisted.trial.unittest import TestCase
 
 from callfs.cluster.interfaces import SnapshotMeta, Step
 from callfs.cluster.logfile import LogFile, StoredLog
-from callfs.metadata.replicated_file import StateFolder, record
-from callfs.metadata.replicated_state import store_id_of
+from callfs.metadata.replicated_file import StateFolder, record, store_id_of
 from callfs.raft.boundary import HardState, Write, first_write
 from callfs.raft.membership import NOBODY, Member, Membership, decoded
 from callfs.raft.messages import Entry, EntryKind

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import ipaddress
+from collections.abc import Sequence
 from pathlib import Path
 
 from cryptography import x509
@@ -24,11 +25,11 @@ class Authority:
         self.folder = folder
         self.name = name
         self._key = ec.generate_private_key(ec.SECP256R1())
-        self._certificate = self._signed(self._key.public_key(), name, None)
+        self._certificate = self._signed(self._key.public_key(), name, ())
         self.ca_file = folder / f"{name}.pem"
         self.ca_file.write_bytes(self._certificate.public_bytes(serialization.Encoding.PEM))
 
-    def _signed(self, key: ec.EllipticCurvePublicKey, name: str, host: str | None) -> x509.Certificate:
+    def _signed(self, key: ec.EllipticCurvePublicKey, name: str, names: Sequence[str] | None) -> x509.Certificate:
         now = datetime.datetime.now(datetime.UTC)
         builder = (
             x509.CertificateBuilder()
@@ -38,18 +39,18 @@ class Authority:
             .serial_number(x509.random_serial_number())
             .not_valid_before(now - datetime.timedelta(days=1))
             .not_valid_after(now + datetime.timedelta(days=1))
-            .add_extension(x509.BasicConstraints(ca=host is None, path_length=None), critical=True)
+            .add_extension(x509.BasicConstraints(ca=name == self.name, path_length=None), critical=True)
         )
-        if host is not None:
-            names = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(host))])
-            builder = builder.add_extension(names, critical=False)
+        if names:
+            alternative = x509.SubjectAlternativeName([_general_name(each) for each in names])
+            builder = builder.add_extension(alternative, critical=False)
         return builder.sign(self._key, hashes.SHA256())
 
-    def certificate(self, name: str, host: str = "127.0.0.1") -> tuple[Path, Path]:
-        """The files of a certificate for ``host`` and of its key."""
+    def certificate(self, name: str, *names: str) -> tuple[Path, Path]:
+        """The files of a certificate for these names, such as ``IP:127.0.0.1`` and ``DNS:n1``, and of its key."""
         key = ec.generate_private_key(ec.SECP256R1())
         cert_file, key_file = self.folder / f"{name}.crt", self.folder / f"{name}.key"
-        certificate = self._signed(key.public_key(), name, host)
+        certificate = self._signed(key.public_key(), name, names)
         cert_file.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
         key_file.write_bytes(
             key.private_bytes(
@@ -58,6 +59,27 @@ class Authority:
         )
         return cert_file, key_file
 
-    def tls(self, name: str, host: str = "127.0.0.1", trusts: Authority | None = None) -> PeerTLS:
-        """What a node uses; it trusts this authority or another."""
-        return PeerTLS(*self.certificate(name, host), (trusts or self).ca_file)
+    def tls(
+        self, name: str, *names: str, node_id: str = "", host: str = "", trusts: Authority | None = None
+    ) -> PeerTLS:
+        """
+        What a node uses; it trusts this authority or another.
+
+        :param names: of its certificate; its address when none is given.
+        :param node_id: who it takes itself for, if another than ``name``.
+        :param host: where it takes itself to be.
+        """
+        names = names or ("IP:127.0.0.1",)
+        return PeerTLS(
+            *self.certificate(name, *names),
+            (trusts or self).ca_file,
+            node_id=node_id or name,
+            raft_address=f"{host or '127.0.0.1'}:7000",
+        )
+
+
+def _general_name(text: str) -> x509.GeneralName:
+    kind, _, value = text.partition(":")
+    if kind == "IP":
+        return x509.IPAddress(ipaddress.ip_address(value))
+    return x509.DNSName(value) if kind == "DNS" else x509.UniformResourceIdentifier(value)

@@ -6,7 +6,8 @@ import random
 import secrets
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from unittest import TestCase
@@ -14,6 +15,7 @@ from unittest import TestCase
 from twisted.internet import reactor as global_reactor
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.task import deferLater
+from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 from twisted.python.threadpool import ThreadPool
 
 from callfs.cluster.disklog import DiskLog
@@ -22,6 +24,7 @@ from callfs.cluster.interfaces import Applied
 from callfs.cluster.link import LinkTiming
 from callfs.cluster.peers import PeerTransport
 from callfs.cluster.settings import ClusterSettings
+from callfs.cluster.tls import PeerTLS
 from callfs.raft.boundary import Role
 from tests.cluster.proxy import TcpProxy
 from tests.support.ports import free_port
@@ -59,6 +62,22 @@ async def turns(seconds: float) -> None:
     await deferLater(reactor, seconds)
 
 
+@contextmanager
+def logged(event: str) -> Iterator[list[str]]:
+    """The lines of the log that have this event."""
+    lines: list[str] = []
+
+    def observe(entry: LogEvent) -> None:
+        if entry.get("event") == event:
+            lines.append(formatEvent(entry))
+
+    globalLogPublisher.addObserver(observe)  # type: ignore[arg-type]
+    try:
+        yield lines
+    finally:
+        globalLogPublisher.removeObserver(observe)  # type: ignore[arg-type]
+
+
 class Place:
     """
     What stays of a node between its starts: name, address, folder.
@@ -74,9 +93,11 @@ class Place:
         self.bind_address = self.address
         self.proxy: TcpProxy | None = None
         self.secrets = [SECRET]
+        self.tls: PeerTLS | None = None
         self.options: dict[str, Any] = {}
         self.failures: list[str] = []
         self.command_version = 1
+        self.state_type = MemoryState
         self.reached: Callable[[str], None] = lambda _: None
         self.instant = instant
         self.random: Any = random.SystemRandom()
@@ -109,6 +130,7 @@ class Place:
                 random=random.random,
                 observer=self.observer,
                 timing=LinkTiming(connect_seconds=1.0, idle_seconds=1.0, longest_retry_seconds=0.3),
+                tls=self.tls,
             )
         else:
             transport = MemoryTransport(self.network, self.node_id, self.address)
@@ -142,7 +164,7 @@ class Place:
 
     def make_state(self) -> Any:
         """What its commands are applied to."""
-        return MemoryState(self.folder / "state", self.command_version)
+        return self.state_type(self.folder / "state", self.command_version)
 
     def start(self) -> Deferred[None]:
         """Make and start a node."""
@@ -201,10 +223,18 @@ class Cluster:
         await self.known_to_all()
 
     async def known_to_all(self) -> None:
-        """Wait for a leader, and until all know the members: before that the others can't do without the first."""
+        """
+        Wait for a leader, and until all know the members: before that the others can't do without the first. What
+        the leader has heard of all is heard over connections that are made for good.
+        """
         await self.leader()
         places = [place for place in self.places.values() if hasattr(place, "node")]
         await until(lambda: all(place.node.membership().members for place in places), "a membership on all nodes")
+        await until(self._all_are_heard, "a word of all nodes")
+
+    def _all_are_heard(self) -> bool:
+        leader = self._leader()
+        return leader is not None and all(peer.match > 0 for peer in leader.node.status().raft.peers)
 
     async def leader(self) -> Place:
         """The one that leads."""
@@ -218,19 +248,30 @@ class Cluster:
             return None
         return max(leaders, key=lambda place: place.node.status().raft.term)
 
+    async def leader_and_follower(self) -> tuple[Place, Place]:
+        """The one that leads and one that knows it, as they are at one moment."""
+        found: tuple[Place, Place] = await until(self._leader_and_follower, "a leader that another knows")
+        return found
+
     async def follower(self) -> Place:
         """One that doesn't lead, and knows who does."""
-        leader = await self.leader()
-        place = next(each for each in self.places.values() if each is not leader and each.is_up)
-        await until(lambda: place.node.status().raft.leader == leader.node_id, "a known leader")
-        return place
+        return (await self.leader_and_follower())[1]
+
+    def _leader_and_follower(self) -> tuple[Place, Place] | None:
+        leader = self._leader()
+        if leader is None:
+            return None
+        others = [place for place in self.places.values() if place is not leader and place.is_up]
+        follower = next((each for each in others if each.node.status().raft.leader == leader.node_id), None)
+        return None if follower is None else (leader, follower)
 
     async def agree(self) -> list[str]:
-        """Wait until all running nodes have applied the same."""
+        """Wait until all running nodes have applied the same, and everything that one of them knows committed."""
 
         def same() -> bool:
             up = [place for place in self.places.values() if place.is_up]
-            return len({place.state.meta.index for place in up}) == 1
+            applied = {place.state.meta.index for place in up}
+            return len(applied) == 1 and applied == {place.node.status().raft.commit for place in up}
 
         await until(same, "agreement")
         up = [place for place in self.places.values() if place.is_up]

@@ -80,11 +80,6 @@ class TcpProxy(Factory):
         for side in self.sides:
             side.transport.pauseProducing()
 
-    def read_again(self) -> None:
-        """Take everything."""
-        for side in self.sides:
-            side.transport.resumeProducing()
-
     def cut(self) -> None:
         """End all connections."""
         for side in list(self.sides):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
 from twisted.internet.task import Clock
@@ -17,10 +17,11 @@ class Ways:
 
     def __init__(self) -> None:
         self.addresses: dict[str, str] = {}
+        self.known: Mapping[str, Sequence[str]] | None = None
         self.open: tuple[str, ...] = ()
 
-    def set_peers(self, addresses: Mapping[str, str]) -> None:
-        self.addresses = dict(addresses)
+    def set_peers(self, addresses: Mapping[str, str], known: Mapping[str, Sequence[str]] | None = None) -> None:
+        self.addresses, self.known = dict(addresses), known
 
     def connected(self) -> tuple[str, ...]:
         return self.open
@@ -60,6 +61,15 @@ def test_a_member_that_is_reached_is_not_sought_elsewhere() -> None:
     ways.open = ("n2",)
     acquaintances.met(peer("n2", "localhost:1"))
     assert ways.addresses == {"n2": "n2:1"}
+
+
+def test_certificates_are_held_against_what_nobody_says_of_himself() -> None:
+    """Where the membership and the configuration have a member; strangers aren't known."""
+    acquaintances, ways, _ = make({"n1": "n1:1", "n2": "n2:5", "n3": "n3:1"})
+    acquaintances.met(peer("n2", "n2:9"))
+    acquaintances.met(peer("n4", "n4:1"))
+    assert ways.addresses == {"n2": "n2:9", "n4": "n4:1"}
+    assert ways.known == {"n2": ["n2:1", "n2:5"]}
 
 
 def test_a_place_where_a_member_is_not_found_is_forgotten() -> None:

@@ -18,9 +18,11 @@ from callfs.cluster.interfaces import ChangeRefused, SnapshotMeta, StateUnusable
 from callfs.cluster.logfile import LogFile, LogUnusable
 from callfs.cluster.questions import Chunk, Install, Offer, encode
 from callfs.cluster.snapshot_sending import chunk_checksum
+from callfs.cluster.waiting_reads import HELD_UP_SECONDS
 from callfs.errors import InsufficientStorage, MetadataUnavailable, OutcomeUnknown
 from callfs.raft.boundary import HardState
 from tests.cluster.nodes import ELECTION_SECONDS, Cluster, propose_all, reactor, temporary_folder, turns, until
+from tests.support.foresight import ForesightedMemoryState
 from tests.support.raft import KeptState, Network
 
 
@@ -92,7 +94,7 @@ class BothWays(ClusterCase):
     async def test_a_read_on_a_follower_sees_what_was_acknowledged(self) -> None:
         """A follower's read waits until it has applied what was acknowledged elsewhere."""
         cluster = await self.formed()
-        leader, follower = await cluster.leader(), await cluster.follower()
+        leader, follower = await cluster.leader_and_follower()
         for number in range(20):
             applied = await leader.node.propose(b"%d" % number)
             assert await follower.node.read_barrier() >= applied.index
@@ -106,7 +108,8 @@ class BothWays(ClusterCase):
         await leader.node.stop()
         other = await cluster.leader()
         assert other is not leader
-        await other.node.propose(b"after")
+        applied = await other.node.propose(b"after")
+        assert await other.node.read_barrier() >= applied.index
         assert other.state.values == ["before", "after"]
 
     async def test_a_restarted_node_has_all(self) -> None:
@@ -166,7 +169,8 @@ class BothWays(ClusterCase):
         await newcomer.node.read_barrier()
         assert newcomer.state.values == leader.state.values
         assert newcomer.state.installed == 1
-        assert "sent" in leader.observer.snapshots
+        # The newcomer begins to answer from its state before it has answered that it installed it.
+        await until(lambda: "sent" in leader.observer.snapshots, "the end of the sending")
         assert newcomer.observer.snapshots == ["installed"]
         await newcomer.node.stop()
         await newcomer.start()
@@ -176,7 +180,7 @@ class BothWays(ClusterCase):
     async def test_a_removed_node_takes_no_part(self) -> None:
         """A node that was removed learns so, and the others go on; removing twice changes nothing."""
         cluster = await self.formed()
-        follower, leader = await cluster.follower(), await cluster.leader()
+        leader, follower = await cluster.leader_and_follower()
         await leader.node.remove(follower.node_id)
         await until(lambda: follower.node.status().raft.removed, "the news of the removal")
         assert await leader.node.remove(follower.node_id) == leader.node.membership()
@@ -186,7 +190,7 @@ class BothWays(ClusterCase):
     async def test_the_leadership_is_handed_to_whom_it_should(self) -> None:
         """A transfer asked of any node makes the named voter lead, if it can within an election timeout."""
         cluster = await self.formed(election_timeout_seconds=4 * ELECTION_SECONDS)
-        follower, leader = await cluster.follower(), await cluster.leader()
+        leader, follower = await cluster.leader_and_follower()
         await follower.node.transfer(follower.node_id)
         await until(lambda: follower.leads, "the leadership")
         assert not leader.leads
@@ -334,7 +338,7 @@ class BothWays(ClusterCase):
     async def test_a_wiped_voter_does_not_count(self) -> None:
         """A voter that lost its disk gets no vote until it was removed and joined again."""
         cluster = await self.formed()
-        leader, follower = await cluster.leader(), await cluster.follower()
+        leader, follower = await cluster.leader_and_follower()
         await follower.node.stop()
         follower.folder = follower.folder.with_name("wiped")
         follower.options = {**follower.options, "bootstrap": False}
@@ -385,7 +389,7 @@ class BothWays(ClusterCase):
     async def test_a_state_that_fails_stops_the_node(self) -> None:
         """An I/O error while applying stops the node and is nobody's result; the others go on."""
         cluster = await self.formed(apply_timeout_seconds=2.0)
-        leader, follower = await cluster.leader(), await cluster.follower()
+        leader, follower = await cluster.leader_and_follower()
         follower.state.failure = StateUnusable("the disk is broken")
         proposing = leader.node.propose(b"on the others")
         await until(lambda: follower.failures, "the failure")
@@ -433,7 +437,7 @@ class BothWays(ClusterCase):
         for place in cluster.places.values():
             place.command_version = 2
         await cluster.form()
-        leader, follower = await cluster.leader(), await cluster.follower()
+        leader, follower = await cluster.leader_and_follower()
         await follower.node.stop()
         await leader.node.propose(b"new", 2)
         follower.command_version = 1
@@ -445,7 +449,7 @@ class BothWays(ClusterCase):
     async def test_a_wiped_node_is_told_of(self) -> None:
         """The leader says that a member answers from another disk than it joined with."""
         cluster = await self.formed()
-        leader, follower = await cluster.leader(), await cluster.follower()
+        leader, follower = await cluster.leader_and_follower()
         await follower.node.stop()
         follower.folder = follower.folder.with_name("wiped")
         follower.options = {**follower.options, "bootstrap": False}
@@ -455,7 +459,7 @@ class BothWays(ClusterCase):
     async def test_a_full_disk_of_the_state_is_waited_out(self) -> None:
         """A node whose state can't grow refuses changes, and goes on when there is room."""
         cluster = await self.formed()
-        leader, follower = await cluster.leader(), await cluster.follower()
+        leader, follower = await cluster.leader_and_follower()
         follower.state.failure = InsufficientStorage("full")
         await leader.node.propose(b"one")
         await until(lambda: follower.node.status().disk_full, "the full disk")
@@ -463,13 +467,31 @@ class BothWays(ClusterCase):
         follower.state.failure = None
         await until(lambda: not follower.node.status().disk_full, "room")
         await follower.node.propose(b"two")
+        await follower.node.read_barrier()
         assert follower.state.values == ["one", "two"]
         assert ("raft", "disk_full") in follower.observer.errors
+
+    async def test_a_read_that_a_full_disk_holds_up_is_refused_soon_and_says_why(self) -> None:
+        """Such a node can't have what the others wrote since: whoever asks it is told before the time is over."""
+        cluster = await self.formed()
+        leader, follower = await cluster.leader_and_follower()
+        follower.state.failure = InsufficientStorage("full")
+        applied = await leader.node.propose(b"one")
+        await until(lambda: follower.node.status().disk_full, "the full disk")
+        began = reactor.seconds()
+        error = await failure(follower.node.read_barrier())
+        assert isinstance(error, MetadataUnavailable)
+        assert "the disk of this node's metadata is full" in error.message
+        assert reactor.seconds() - began < HELD_UP_SECONDS + 1
+        assert await leader.node.read_barrier() >= applied.index
+        follower.state.failure = None
+        await until(lambda: not follower.node.status().disk_full, "room")
+        assert await follower.node.read_barrier() >= applied.index
 
     async def test_a_node_with_a_full_disk_stops_while_a_state_waits_to_be_installed(self) -> None:
         """What is being applied never ends on a full disk, and the installation waits for it: the end doesn't."""
         cluster = await self.formed()
-        leader, follower = await cluster.leader(), await cluster.follower()
+        leader, follower = await cluster.leader_and_follower()
         follower.state.failure = InsufficientStorage("full")
         await leader.node.propose(b"one")
         await until(lambda: follower.node.status().disk_full, "the full disk")
@@ -493,7 +515,7 @@ class BothWays(ClusterCase):
     async def test_a_client_that_was_silent_for_long_is_made_anew(self) -> None:
         """A node that proposed nothing for more than an hour of the log's time goes on unnoticed by its callers."""
         cluster = await self.formed()
-        leader, follower = await cluster.leader(), await cluster.follower()
+        leader, follower = await cluster.leader_and_follower()
         await propose_all(follower, ["a", "b"])
         base = leader.instant
         for place in cluster.places.values():
@@ -516,6 +538,46 @@ class InMemoryTests(BothWays):
     def network(self) -> Network:
         """No sockets."""
         return Network(reactor)
+
+
+class ForesightedTests(InMemoryTests):
+    """The same where states say beforehand what commands come to, and apply what nobody waits for later."""
+
+    def make(self, size: int = 3, **options: Any) -> Cluster:
+        """A cluster whose states do so."""
+        cluster = super().make(size, **options)
+        for place in cluster.places.values():
+            place.state_type = ForesightedMemoryState
+        return cluster
+
+    async def test_a_read_waits_for_what_was_answered_before(self) -> None:
+        """A command is answered before the state contains it; a read that begins then isn't, on any node."""
+        cluster = await self.formed()
+        leader, follower = await cluster.leader(), await cluster.follower()
+        for place in (leader, follower):
+            await place.node.propose(b"first")
+            await place.node.read_barrier()
+            gate = place.state.gate = Deferred()
+            await place.node.propose(f"of {place.node_id}".encode())
+            assert f"of {place.node_id}" not in place.state.values
+            read = place.node.read_barrier()
+            await turns(0.2)
+            assert not read.called
+            place.state.gate = None
+            gate.callback(None)
+            await read
+            assert place.state.values[-1] == f"of {place.node_id}"
+
+    async def test_it_is_made_use_of(self) -> None:
+        """Commands are answered by what the state of the proposing node said beforehand, also behind a follower."""
+        cluster = await self.formed()
+        for place in await cluster.leader_and_follower():
+            await place.node.propose(f"first of {place.node_id}".encode())
+            for number in range(5):
+                await place.node.propose(f"{place.node_id}.{number}".encode())
+                assert await place.node.read_barrier() >= place.state.foreseen
+            assert place.state.foreseen > 0
+        assert len(await cluster.agree()) == 12
 
 
 del BothWays  # else it would be collected as well

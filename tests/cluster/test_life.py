@@ -6,7 +6,7 @@ from callfs.cluster.forming import CannotForm, Forming
 from callfs.cluster.interfaces import ChangeRefused
 from callfs.cluster.settings import ClusterSettings
 from callfs.errors import MetadataUnavailable, OutcomeUnknown
-from tests.cluster.nodes import reactor, turns, until
+from tests.cluster.nodes import logged, reactor, turns, until
 from tests.cluster.test_driver import ClusterCase, failure
 from tests.cluster.test_peers import PeerCase
 from tests.support.raft import Network
@@ -63,6 +63,27 @@ class FirstLeaderTests(ClusterCase):
         assert (await cluster.leader()).node_id == "n1"
 
 
+class JoiningTests(ClusterCase):
+    """What is said of a join that goes well."""
+
+    async def test_a_join_is_told_without_a_lost_connection(self) -> None:
+        """The new node makes its connections anew when it has a cluster, which nobody has to worry about."""
+        cluster = self.make(3)
+        first, *others = cluster.places.values()
+        first.options = {"bootstrap": True}
+        with logged("raft_peer_lost") as lines:
+            await first.start()
+            await cluster.leader()
+            for size, place in enumerate(others, 2):
+                await place.start()
+                await first.node.join(place.node_id, place.address)
+                node = place.node
+                await until(lambda node=node, size=size: len(node.membership().voters) == size, "a voice")
+                await place.node.propose(b"joined")
+        assert lines == []
+        assert [place.observer.refused for place in cluster.places.values()] == [[], [], []]
+
+
 class AskingTests(ClusterCase):
     """Who is asked to change the membership."""
 
@@ -95,10 +116,41 @@ class AskingTests(ClusterCase):
         await founder.node.stop()
         await starting
 
+    async def test_a_founder_without_others_says_that_it_takes_a_moment(self) -> None:
+        """Nobody is waited for: asking again is all that is to be done."""
+        cluster = self.make(1, bootstrap=True)
+        founder = cluster["n1"]
+        starting = founder.start()
+        await until(lambda: hasattr(founder, "transport") and founder.transport.is_running, "a founder that looks")
+        error = await failure(founder.node.join("n9", "n9:1"))
+        assert isinstance(error, ChangeRefused)
+        assert "takes a few seconds" in error.message
+        assert "raft.peers" not in error.message
+        await founder.node.stop()
+        await starting
+
+    async def test_a_read_on_a_node_without_a_cluster_says_what_is_missing(self) -> None:
+        """It doesn't wait for a majority that it can't have, for as long as changes may take."""
+        cluster = self.make(1, apply_timeout_seconds=60.0)
+        await cluster["n1"].start()
+        error = await failure(cluster["n1"].node.read_barrier())
+        assert isinstance(error, MetadataUnavailable)
+        assert "callfs cluster join" in error.message
+
+    async def test_a_read_on_a_removed_node_says_so(self) -> None:
+        """Neither clients nor operators are told of a majority that is missing."""
+        cluster = await self.formed(apply_timeout_seconds=60.0)
+        leader, follower = await cluster.leader_and_follower()
+        await leader.node.remove(follower.node_id)
+        await until(lambda: follower.node.status().raft.removed, "the news of the removal")
+        error = await failure(follower.node.read_barrier())
+        assert isinstance(error, MetadataUnavailable)
+        assert "this node was removed" in error.message
+
     async def test_a_removed_node_is_nobody_to_ask(self) -> None:
         """It knows no leader any more, and says why."""
         cluster = await self.formed(apply_timeout_seconds=60.0)
-        leader, follower = await cluster.leader(), await cluster.follower()
+        leader, follower = await cluster.leader_and_follower()
         await leader.node.remove(follower.node_id)
         await until(lambda: follower.node.status().raft.removed, "the news of the removal")
         error = await failure(follower.node.remove(leader.node_id))
@@ -108,7 +160,7 @@ class AskingTests(ClusterCase):
     async def test_a_frozen_leader_is_not_waited_for_when_another_leads(self) -> None:
         """What it was asked for and can't answer is asked of the new one at once."""
         cluster = await self.formed(apply_timeout_seconds=50.0)
-        leader, follower = await cluster.leader(), await cluster.follower()
+        leader, follower = await cluster.leader_and_follower()
         self.net.frozen.add(leader.node_id)
         begun = reactor.seconds()
         await follower.node.remove("nobody")

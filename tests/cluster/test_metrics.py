@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import msgspec
 from prometheus_client.parser import text_string_to_metric_families
 
 from callfs.cluster.metrics import ClusterMetrics
 from callfs.metrics import Metrics
 from callfs.raft.boundary import PeerStatus, Role, Status
-from callfs.raft.membership import NOBODY
+from callfs.raft.membership import NOBODY, Member, Membership
 
 
 def samples(metrics: Metrics) -> dict[str, float]:
@@ -128,3 +129,23 @@ def test_a_stranger_cannot_make_series() -> None:
     assert shown["callfs_raft_connections_refused_total[secret]"] == 1
     assert shown["callfs_raft_connections_refused_total[other]"] == 1
     assert not any(name.startswith("callfs_raft_peer_connected") for name in shown)
+
+
+def test_connections_are_those_of_the_members() -> None:
+    """One that was never reached is a reason for an alarm; one that has left the cluster isn't any more."""
+    metrics = Metrics()
+    cluster = ClusterMetrics(metrics.registry, metrics.error)
+    cluster.peer_connected("n2", True)
+    cluster.peer_connected("n4", True)
+    cluster.raft_status(status(), 0.1)
+    members = tuple(Member(name, f"disk-{name}", f"{name}:7000", "", True) for name in ("n1", "n2", "n3"))
+    left = msgspec.structs.replace(status(), membership=Membership("c", members))
+    cluster.raft_status(left, 0.1)
+    name = "callfs_raft_peer_connected"
+    shown = samples(metrics)
+    assert [shown.get(f"{name}[{node}]") for node in ("n1", "n2", "n3", "n4")] == [None, 1, 0, 1]
+    cluster.peer_connected("n4", False)
+    cluster.raft_status(left, 0.1)
+    assert f"{name}[n4]" not in samples(metrics)
+    cluster.peer_connected("n4", True)
+    assert samples(metrics)[f"{name}[n4]"] == 1

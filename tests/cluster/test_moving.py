@@ -59,7 +59,7 @@ class MovingTests(ClusterCase):
     async def test_a_node_that_moved_is_found(self) -> None:
         """It tells whom it reaches where it is, so the leader reaches it, and all learn its new address."""
         cluster = await self.formed()
-        leader, follower = await cluster.leader(), await cluster.follower()
+        leader, follower = await cluster.leader_and_follower()
         await follower.node.stop()
         await leader.node.propose(b"meanwhile")
         move(follower)
@@ -123,7 +123,7 @@ class MovingTests(ClusterCase):
     async def test_a_mistyped_address_changes_nothing(self) -> None:
         """The leader takes only an address where it finds the node; the one that was known serves on."""
         cluster = await self.formed()
-        leader, follower = await cluster.leader(), await cluster.follower()
+        leader, follower = await cluster.leader_and_follower()
         await cluster.agree()
         true = follower.address
         await follower.node.stop()

@@ -61,7 +61,7 @@ class PartitionTests(ClusterCase):
     async def test_a_node_that_was_cut_off_does_not_depose_the_leader(self) -> None:
         """However long a follower campaigned in vain, nobody notices when it is back (thesis 9.6)."""
         cluster = await self.formed()
-        leader, follower = await cluster.leader(), await cluster.follower()
+        leader, follower = await cluster.leader_and_follower()
         term = leader.node.status().raft.term
         self.net.isolate(follower.node_id)
         await turns(2.0)
@@ -74,7 +74,7 @@ class PartitionTests(ClusterCase):
     async def test_a_lost_answer_of_the_leader_does_nothing_twice(self) -> None:
         """A follower whose question arrived, but not the answer, sees its command happen once."""
         cluster = await self.formed(forward_timeout_seconds=0.3)
-        leader, follower = await cluster.leader(), await cluster.follower()
+        leader, follower = await cluster.leader_and_follower()
         await follower.node.propose(b"first")
         self.net.cut.add((leader.node_id, follower.node_id))
         proposing = follower.node.propose(b"once")

@@ -24,7 +24,7 @@ from callfs.cluster.peers import MAX_UNPROVEN, PeerTransport
 from callfs.cluster.tls import PeerTLS, TLSUnusable
 from callfs.cluster.wire import Answer, Malformed, encode
 from tests.cluster.certificates import Authority
-from tests.cluster.nodes import SECRET, reactor, temporary_folder, until
+from tests.cluster.nodes import SECRET, logged, reactor, temporary_folder, turns, until
 from tests.cluster.proxy import TcpProxy
 from tests.support.ports import free_port
 from tests.support.raft import Recording
@@ -33,7 +33,13 @@ from tests.support.raft import Recording
 class Peer:
     """A transport, and what reaches it."""
 
-    def __init__(self, name: str, secrets_: list[bytes] | None = None, tls: PeerTLS | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        secrets_: list[bytes] | None = None,
+        tls: PeerTLS | None = None,
+        idle_seconds: float = 0.4,
+    ) -> None:
         self.name = name
         self.secrets = secrets_ or [SECRET]
         self.cluster_id = "c1"
@@ -51,7 +57,7 @@ class Peer:
             token_bytes=secrets.token_bytes,
             random=random.random,
             observer=self.observer,
-            timing=LinkTiming(connect_seconds=1.0, idle_seconds=0.4, longest_retry_seconds=0.1),
+            timing=LinkTiming(connect_seconds=1.0, idle_seconds=idle_seconds, longest_retry_seconds=0.1),
             tls=tls,
         )
 
@@ -153,7 +159,8 @@ class TalkingTests(PeerCase):
 
     async def test_without_a_way_a_question_is_certainly_not_sent(self) -> None:
         """Unknown peers, unreachable ones, and questions that are too long."""
-        a, b = await self.peer("a"), await self.peer("b")
+        # Who sends the longest answer there can be doesn't listen meanwhile, for longer where much else runs.
+        a, b = await self.peer("a", idle_seconds=8.0), await self.peer("b", idle_seconds=8.0)
         assert isinstance(await error_of(a.transport.ask("b", b"this", 1)), Unsent)
         a.transport.set_peers({"c": "127.0.0.1:1"})
         assert isinstance(await error_of(a.transport.ask("c", b"this", 1)), Unsent)
@@ -426,6 +433,45 @@ class DeadConnectionsTests(PeerCase):
         assert a.observer.refused == b.observer.refused == []
 
 
+class LosingTests(PeerCase):
+    """What is said of connections that end."""
+
+    async def test_a_lost_connection_is_told_once(self) -> None:
+        """With what the network says; as long as it stays so, nothing more."""
+        a, b = await self.peer("a"), await self.peer("b")
+        proxy = self.proxy(b)
+        with logged("raft_peer_lost") as lines:
+            await a.knows(b, through=proxy.address)
+            assert lines == []
+            await proxy.close()
+            await until(lambda: a.transport.connected() == (), "the end")
+            await until(lambda: len(lines) >= 2, "the first attempt")
+            await turns(0.5)
+        assert lines[0].startswith("no raft connection to b: Connection")
+        assert len(lines) == 2
+        assert "refused" in lines[1]
+
+    async def test_one_who_joins_a_cluster_and_is_gone_is_told_of(self) -> None:
+        """That it makes its connections anew is in order; that it can't be reached then isn't."""
+        a, b = await self.peer("a"), await self.peer("b")
+        b.cluster_id = ""
+        with logged("raft_peer_lost") as lines:
+            await a.knows(b)
+            b.cluster_id = "c1"
+            b.transport.identity_changed()
+            await until(lambda: a.transport.connected() == (), "the end")
+            await until(lambda: a.transport.connected() == ("b",), "another connection")
+            assert lines == []
+            b.cluster_id = ""
+            b.transport.identity_changed()
+            await until(lambda: lines, "the loss of a member")
+            await until(lambda: a.transport.connected() == ("b",), "another connection")
+            del lines[:]
+            await b.transport.stop()
+            await until(lambda: lines, "the failed attempt")
+        assert "refused" in lines[0]
+
+
 class TLSTests(PeerCase):
     """Mutual TLS."""
 
@@ -450,15 +496,6 @@ class TLSTests(PeerCase):
         assert isinstance(await error_of(a.transport.probe(b.address, "b", 2)), Unsent)
         assert a.transport.connected() == ()
 
-    async def test_a_certificate_for_another_address_is_refused(self) -> None:
-        """The acceptor's certificate has to be for the address that was dialled."""
-        authority = self.authority()
-        a, b = (
-            await self.peer("a", tls=authority.tls("a")),
-            await self.peer("b", tls=authority.tls("b", "127.0.0.9")),
-        )
-        assert isinstance(await error_of(a.transport.probe(b.address, "b", 2)), Unsent)
-
     async def test_the_secret_is_needed_with_tls_too(self) -> None:
         """A certificate alone opens nothing."""
         authority = self.authority()
@@ -471,11 +508,11 @@ class TLSTests(PeerCase):
     async def test_certificates_are_replaced_without_a_restart(self) -> None:
         """After a reload new connections show the new certificate; files that can't be used change nothing."""
         authority = self.authority()
-        stale, fresh = authority.tls("a"), authority.tls("b", "127.0.0.9")
+        stale, fresh = authority.tls("a"), authority.tls("b", "IP:127.0.0.9", host="127.0.0.9")
         a, b = await self.peer("a", tls=stale), await self.peer("b", tls=fresh)
         a.transport.set_peers({"b": b.address})
-        assert isinstance(await error_of(a.transport.probe(b.address, "b", 1)), Unsent)
-        cert_file, _ = authority.certificate("b")
+        assert isinstance(await error_of(a.transport.probe(b.address, "b", 1)), HandshakeRefused)
+        cert_file, _ = authority.certificate("b", "IP:127.0.0.9", "DNS:b")
         fresh.reload()
         await until(lambda: a.transport.connected() == ("b",), "a connection")
         cert_file.write_text("nothing")
@@ -496,8 +533,8 @@ class TLSTests(PeerCase):
     def test_files_that_do_not_fit_are_refused(self) -> None:
         """Missing files, files that are no certificates, and keys of others are told from the start."""
         authority = self.authority()
-        cert_file, key_file = authority.certificate("a")
-        _, other_key = authority.certificate("b")
+        cert_file, key_file = authority.certificate("a", "DNS:a")
+        _, other_key = authority.certificate("b", "DNS:b")
         for files in (
             (cert_file, other_key, authority.ca_file),
             (cert_file, key_file, cert_file.with_name("missing")),
@@ -505,7 +542,7 @@ class TLSTests(PeerCase):
             (cert_file, cert_file, authority.ca_file),
         ):
             with pytest.raises(TLSUnusable):
-                PeerTLS(*files)
+                PeerTLS(*files, node_id="a", raft_address="127.0.0.1:7000")
 
 
 def _frame(connection: socket.socket) -> bytes:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -16,13 +15,11 @@ import pytest
 
 from callfs.cluster.logfile import LogFile
 from callfs.raft.messages import EntryKind
-from tests.support.daemon import die_with_parent
+from tests.support.forking import begin
 from tests.support.mounts import SmallDisk
 from tests.support.ports import free_port
 from tests.support.raft import KeptState
 from tests.support.waiting import eventually
-
-HERE = Path(__file__).parents[2]
 
 
 class NodeProcess:
@@ -48,27 +45,23 @@ class NodeProcess:
         self._starts += 1
         peers = [f"{name}={address}" for name, address in self._peers.items()]
         arguments = [self.node_id, str(self.folder), str(self._starts), *peers]
-        self.process = subprocess.Popen(
-            [*self._wrapper, sys.executable, "-m", "tests.cluster.node_process", *arguments],
-            env={**os.environ, "PYTHONPATH": str(HERE)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            preexec_fn=die_with_parent,
-        )
-        self._reading = threading.Thread(target=self._read, args=(self.process,), daemon=True)
+        command = [*self._wrapper, sys.executable, "-m", "tests.cluster.node_process", *arguments]
+        reading, writing = os.pipe()
+        self.process = begin(command, stdout=writing, stderr=writing)
+        os.close(writing)
+        self._reading = threading.Thread(target=self._read, args=(reading,), daemon=True)
         self._reading.start()
 
-    def _read(self, process: subprocess.Popen[str]) -> None:
-        assert process.stdout is not None
-        for line in process.stdout:
-            self.lines.append(line)
-            words = line.split()
-            # The last line of a killed process may be cut off.
-            if words and words[0] == "done" and line.endswith("\n"):
-                self.leader = words[2]
-                self.done.append(words[1])
-                assert words[4] == words[5], "something was applied twice"
+    def _read(self, reading: int) -> None:
+        with open(reading, encoding="utf-8") as said:
+            for line in said:
+                self.lines.append(line)
+                words = line.split()
+                # The last line of a killed process may be cut off.
+                if words and words[0] == "done" and line.endswith("\n"):
+                    self.leader = words[2]
+                    self.done.append(words[1])
+                    assert words[4] == words[5], "something was applied twice"
 
     def kill(self) -> None:
         """End it without warning."""

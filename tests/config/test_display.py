@@ -36,6 +36,22 @@ class TestShown:
         assert '  listen_addr: ":8443"  # default' in lines
         assert '    "alice": "********"  # environment CALLFS_AUTH__API_KEY_USERS__ALICE' in lines
 
+    @pytest.mark.parametrize(
+        ("given", "implied", "by"),
+        [
+            ("metadata_store: {type: raft}\n", "  enabled: true", "metadata_store.type"),
+            ("metadata_store: {type: raft}\nraft: {enabled: false}\n", "  enabled: true", "metadata_store.type"),
+            ("raft: {enabled: true}\n", '  type: "raft"', "raft.enabled"),
+        ],
+    )
+    def test_implied(self, folder: Folder, given: str, implied: str, by: str) -> None:
+        """That raft keeps the metadata is shown in both keys that say it, whichever of them was given."""
+        loaded = folder.load(given)
+        tree = yaml.safe_load(shown(loaded.config))
+        assert (tree["raft"]["enabled"], tree["metadata_store"]["type"]) == (True, "raft")
+        assert f"{implied}  # implied by {by}" in shown(loaded.config, loaded.sources).splitlines()
+        assert not folder.load("metadata_store: {type: sqlite}\n").config.raft.enabled
+
     def test_no_secret(self, folder: Folder) -> None:
         """No secret is in it, wherever it was given."""
         loaded = folder.load(

@@ -340,6 +340,42 @@ def test_url_for_others_warns(folder: Folder, neighbours: str) -> None:
     assert folder.load("metadata_store: {type: sqlite}").warnings == ()
 
 
+URL = "server: {external_url: 'http://x'}\n"
+IDLE_STORES = ["metadata_store.dsn", "metadata_store.pool_size", "metadata_store.redis_addr"]
+
+
+@pytest.mark.parametrize(
+    ("text", "idle"),
+    [
+        ("ha: {replica_backend: s3}\nbackend: {s3_bucket_name: b}", ["ha.replica_backend"]),
+        ("raft: {bootstrap: true, peers: {a: 'a:7000'}}", ["raft.bootstrap", "raft.peers"]),
+        ("metadata_store: {dsn: 'host=x', redis_addr: 'r:1', pool_size: 4}", IDLE_STORES),
+        ("metadata_store: {redis_key_prefix: 'x:'}", ["metadata_store.redis_key_prefix"]),
+        ("dlm: {redis_addr: 'r:1'}", ["dlm.redis_addr"]),
+        ("backend: {s3_region: eu-west-1}", ["backend.s3_region"]),
+    ],
+)
+def test_idle_keys_warn(folder: Folder, text: str, idle: list[str]) -> None:
+    """A key that has no effect with what else was chosen is a warning, which says when it would have one."""
+    warnings = folder.load(text).warnings
+    assert [warning.partition(": has no effect unless ")[0] for warning in warnings] == idle
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "raft: {data_dir: here}",
+        "ha: {replica_backend: null}\nbackend: {s3_region: us-east-1}",
+        f"{URL}dlm: {{type: redis, redis_addr: 'r:1'}}\nmetadata_store: {{redis_key_prefix: 'x:'}}",
+        f"{URL}metadata_store: {{type: raft}}\nraft: {{bootstrap: true}}",
+        "backend: {s3_bucket_name: b, s3_region: eu-west-1}",
+    ],
+)
+def test_keys_that_are_used_do_not_warn(folder: Folder, text: str) -> None:
+    """A key that has its effect, or says what holds anyway, is no warning."""
+    assert folder.load(text).warnings == ()
+
+
 def test_error_lists_problems(folder: Folder) -> None:
     """The error's text has every problem, one a line."""
     with pytest.raises(ConfigurationError) as caught:

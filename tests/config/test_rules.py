@@ -165,6 +165,7 @@ class TestUnbuilt:
             ("server", "cert_file", "/c"),
             ("server", "enable_quic", True),
             ("erasure", "data_shards", 4),
+            ("erasure", "min_file_size", 0),
         ],
     )
     def test_refused(self, section: str, name: str, value: Any) -> None:

@@ -7,6 +7,7 @@ import gc
 from twisted.internet.defer import CancelledError
 
 from callfs.engine.filesystem import DrainProgress, MoveRequest
+from callfs.engine.presence import ALIVE_SECONDS
 from callfs.errors import BadRequest, Conflict, InsufficientStorage, MetadataUnavailable
 from callfs.metadata.commands import RegisterInstance
 from callfs.model import Placement
@@ -304,6 +305,26 @@ class TestForget(DrainCase):
         assert {each.id for each in await self.store.instances()} == {NODE, THIRD}
         assert await self.filesystem.forget_instance(SECOND) == 0
         assert await self.read_at(THIRD, "/d/1") == b"content 1"
+
+    async def test_a_node_that_runs(self) -> None:
+        """It would be back with its next heartbeat: refused until it is silent for a minute, unless forced."""
+        await self.drain(S3)
+        await self.drain(S3, node=THIRD)
+        for name, ahead_seconds in ((SECOND, 0), (THIRD, 5)):
+            at = self.now() + ahead_seconds * 1_000_000
+            await self.store.apply(
+                RegisterInstance(at=at, instance_id=name, root_id=None, api_endpoint=f"https://{name}.example")
+            )
+        self.advance(7)
+        refusal = await self.refused(Conflict, self.filesystem.forget_instance(SECOND))
+        assert "node-2 gave a sign of life 7 s ago" in refusal.message
+        await self.refused(Conflict, self.filesystem.forget_instance(THIRD))
+        assert {each.id for each in await self.store.instances()} == set(NODES)
+        self.advance(ALIVE_SECONDS - 7)
+        assert await self.filesystem.forget_instance(SECOND) == self.files
+        await self.refused(Conflict, self.filesystem.forget_instance(THIRD))
+        await self.filesystem.forget_instance(THIRD, although_alive=True)
+        assert [each.id for each in await self.store.instances()] == [NODE]
 
     async def test_itself(self) -> None:
         """A node doesn't forget itself: it would be back with its next heartbeat."""

@@ -12,7 +12,7 @@ from callfs.engine.filesystem import MoveRequest
 from callfs.engine.fsck import ConsistencyCheck, Finding, FindingKind, Progress, Repair, TooManyUnnamed
 from callfs.errors import FileNotFound, OutcomeUnknown, PeerUnavailable
 from callfs.metadata.commands import DropGarbage
-from tests.support.engine import ALICE, HOUR_SECONDS, NODE, EngineCase, Feed, started, turns, upload
+from tests.support.engine import ADMIN, ALICE, HOUR_SECONDS, NODE, EngineCase, Feed, started, turns, upload
 from tests.support.nodes import NODES, S3, SECOND, THIRD, NodesCase
 
 
@@ -304,6 +304,47 @@ class TestSeveralBackends(NodesCase):
         assert set(await self.found(NODE, deep=True)) == {lost, on_s3}
         assert await self.found(SECOND, deep=True) == [on_s3]
         assert await self.found(SECOND, deep=True, s3=False) == []
+
+    async def test_s3_is_listed(self) -> None:
+        """Files in S3 cost no request each; one that isn't in the list as it should be is looked at by itself."""
+        for number in range(40):
+            await self.put_at(NODE, f"/d/{number:02}", b"%d" % number)
+        before = self.s3.steps.passed["list_blobs"]
+        assert await self.found(NODE) == []
+        assert self.s3.steps.passed["stat"] == 0
+        assert self.s3.steps.passed["list_blobs"] - before == 4
+        lost, longer = (await self.on_s3("/d/17"), await self.on_s3("/d/23"))
+        await self.s3.inner.delete(lost)
+        await self.damage(self.s3, longer, b"longer than it was")
+        expected = {(FindingKind.MISSING_BLOB, "/d/17", "s3"), (FindingKind.WRONG_SIZE, "/d/23", "s3")}
+        assert set(await self.found(SECOND)) == expected
+        assert self.s3.steps.passed["stat"] == 2
+
+    async def test_what_leaves_s3_before_it_is_listed(self) -> None:
+        """Removed since the store was asked: no finding; what is lost and was renamed has its new name."""
+        for name in ("removed", "lost", "kept"):
+            await self.put_at(NODE, f"/{name}", b"content", backend="s3")
+        removed, lost = await self.on_s3("/removed"), await self.on_s3("/lost")
+        self.s3.steps.hold("list_blobs")
+        arrival = self.s3.steps.arrival("list_blobs")
+        checking = started(_collected(self.check(NODE).files()))
+        await arrival
+        await self.filesystem.remove(ADMIN, "/removed")
+        await self.filesystem.move(ADMIN, MoveRequest(source="/lost", destination="/renamed"))
+        await self.s3.inner.delete(removed)
+        await self.s3.inner.delete(lost)
+        self.s3.steps.release("list_blobs")
+        assert [(each.kind, each.path) for each in await checking] == [(FindingKind.MISSING_BLOB, "/renamed")]
+
+    async def test_a_list_that_is_refused(self) -> None:
+        """Nothing is said about files in S3 then: the check fails."""
+        await self.put_at(NODE, "/f")
+        self.s3.steps.fail("list_blobs", PeerUnavailable("silent"))
+        await self.refused(PeerUnavailable, _collected(self.check(NODE).files()))
+
+    async def on_s3(self, path: str) -> str:
+        """The blob of a file there."""
+        return next(copy.id for copy in (await self.blob_of(path)).copies() if copy.placement == S3)
 
     async def test_unnamed_on_s3(self) -> None:
         """A blob on S3 that nothing names is found when it is old enough."""

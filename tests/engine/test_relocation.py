@@ -403,11 +403,11 @@ class TestFaults(NodesCase):
         await self.move()
         assert await self.read_at(THIRD, "/g") == b"the content of the file"
 
-    async def test_crash_between_copy_and_switch(self) -> None:
-        """A node that dies between the copy and its name leaves the file as it was; the repetition copies anew."""
+    async def dies_at(self, last_point: str) -> None:
+        """The node gets as far as there."""
 
         def crash(point: str) -> None:
-            if point == "relocate.copied":
+            if point == last_point:
                 raise Crash
 
         self.at_point = crash
@@ -415,6 +415,10 @@ class TestFaults(NodesCase):
         dying.addErrback(lambda failure: failure.trap(Crash))
         await dying
         self.at_point = lambda _: None
+
+    async def test_crash_between_copy_and_switch(self) -> None:
+        """A node that dies between the copy and its name leaves the file as it was; the repetition copies anew."""
+        await self.dies_at("relocate.copied")
         assert await self.places_of("/f") == [self.on(NODE)]
         assert len(await self.ids_at(self.s3)) == 1
         await self.move_at(SECOND, "/f", "/g", backend="s3")
@@ -423,16 +427,7 @@ class TestFaults(NodesCase):
 
     async def test_crash_after_the_switch(self) -> None:
         """A node that dies between the switch and the rename has relocated; the repetition renames."""
-
-        def crash(point: str) -> None:
-            if point == "relocate.switched":
-                raise Crash
-
-        self.at_point = crash
-        dying = started(self.move())
-        dying.addErrback(lambda failure: failure.trap(Crash))
-        await dying
-        self.at_point = lambda _: None
+        await self.dies_at("relocate.switched")
         assert await self.places_of("/f") == [S3]
         await self.move_at(SECOND, "/f", "/g", backend="s3")
         assert len(await self.ids_at(self.s3)) == 1

@@ -11,6 +11,7 @@ from callfs.engine.filesystem import ExpectedDigest
 from callfs.engine.janitor import Janitor
 from callfs.engine.replication import (
     FIRST_RETRY_SECONDS,
+    HASTY_PAGE,
     INTERVAL_SECONDS,
     KICK_SECONDS,
     LAST_RETRY_SECONDS,
@@ -28,6 +29,7 @@ from callfs.errors import (
     OutcomeUnknown,
     PeerUnavailable,
 )
+from callfs.metadata.commands import PostponeReplication
 from callfs.metadata.interfaces import ReplicationBacklog
 from tests.support.engine import ALICE, NODE, Feed, chunks, settled, started, turns, upload
 from tests.support.nodes import NODES, S3, SECOND, THIRD, NodesCase
@@ -404,6 +406,59 @@ class TestTriedAgain(BackgroundCase):
         assert waits[:3] == [FIRST_RETRY_SECONDS, 2 * FIRST_RETRY_SECONDS, 4 * FIRST_RETRY_SECONDS]
         assert waits[-1] == retry_seconds(10_000) == LAST_RETRY_SECONDS
 
+    async def postponed(self, count: int) -> None:
+        """So many files whose copies have failed so often that they wait for minutes; the worker runs."""
+        for number in range(count):
+            await self.put_at(NODE, f"/{number}")
+        due_at = self.now() + int(LAST_RETRY_SECONDS * 1_000_000)
+        for entry in await self.store.replications(self.now(), NODE):
+            for _ in range(8):
+                await self.store.apply(PostponeReplication(at=self.now(), blob_id=entry.blob_id, due_at=due_at))
+        self.replicator.startService()
+        await turns()
+        assert [(each.waiting, each.failing) for each in await self.backlog()] == [(count, count)]
+
+    async def test_hurried(self) -> None:
+        """When S3 is back all that waits is copied at once, a few at a time, not when each is due."""
+        await self.postponed(10)
+        self.s3.steps.hold("stage")
+        arrival = self.s3.steps.arrival("stage")
+        before = self.s3.steps.passed["stage"]
+        self.replicator.hurry()
+        self.replicator.hurry()
+        self.advance(KICK_SECONDS)
+        await arrival
+        await turns()
+        assert 0 < self.s3.steps.passed["stage"] - before <= HASTY_PAGE
+        self.s3.steps.release("stage")
+        await self.copied(*(f"/{number}" for number in range(10)))
+        await settled(lambda: self.metrics.backlog == (0, 0, 0.0))
+
+    async def test_hurried_in_vain(self) -> None:
+        """If it fails again only a few copies have been tried, and not more often than the queue is looked at."""
+        await self.postponed(10)
+        self.s3.steps.fail("commit", *[PeerUnavailable("s3 is down")] * 100)
+        for expected in (HASTY_PAGE, 2 * HASTY_PAGE):
+            self.replicator.hurry()
+            self.advance(KICK_SECONDS)
+            await settled(lambda expected=expected: self.metrics.of["replicated", "failed"] == expected)
+            self.replicator.hurry()
+            self.advance(INTERVAL_SECONDS / 2)
+            await turns()
+            assert self.metrics.of["replicated", "failed"] == expected
+            self.advance(INTERVAL_SECONDS / 2 - KICK_SECONDS)
+        await self.all_named()
+
+    async def test_hurried_past_one_that_stays(self) -> None:
+        """A copy that can't be made for a reason of its own doesn't keep the others waiting."""
+        await self.postponed(10)
+        await self.backend.inner.delete((await self.blob_of("/0")).id)
+        self.replicator.hurry()
+        self.advance(KICK_SECONDS)
+        await settled(lambda: self.metrics.of["replicated", "made"] == 9)
+        await settled(lambda: self.metrics.backlog is not None and self.metrics.backlog[:2] == (1, 1))
+        assert self.metrics.of["replicated", "failed"] == 1
+
     async def test_survives_a_restart(self) -> None:
         """What failed is remembered in the store: another process goes on with it, not before it is due."""
         await self.put_at(NODE, "/f")
@@ -451,6 +506,17 @@ class TestTriedAgain(BackgroundCase):
         await self.copied("/f")
         await self.all_named()
 
+    async def test_store_lost_in_the_middle(self) -> None:
+        """A change of which nobody knows whether it was applied is met again, without a fault in the log."""
+        await self.put_at(NODE, "/f")
+        self.store.steps.fail("Relocate", MetadataUnavailable("down"))
+        self.store.steps.fail("applied PostponeReplication", OutcomeUnknown("lost"))
+        self.replicator.startService()
+        await settled(lambda: self.metrics.of["error", "replication", "OutcomeUnknown"] == 1)
+        self.advance(LAST_RETRY_SECONDS)
+        await self.copied("/f")
+        await self.all_named()
+
     async def test_crash_between_copy_and_name(self) -> None:
         """A process that ends between copy and name leaves the order in the queue; the next one makes the copy."""
         await self.put_at(NODE, "/f")
@@ -489,8 +555,18 @@ class TestStop(BackgroundCase):
         assert [(backlog.waiting, backlog.failing) for backlog in await self.backlog()] == [(1, 0)]
         await self.all_named()
         self.replicator.kick()
+        self.replicator.hurry()
         self.advance(3600)
         assert await self.places_of("/f") == [self.on(NODE)]
+        assert self.clock.getDelayedCalls() == []
+
+    async def test_while_in_a_hurry(self) -> None:
+        """What was to be tried soon isn't tried any more."""
+        self.replicator.startService()
+        await turns()
+        self.replicator.kick()
+        self.replicator.hurry()
+        await self.stopped(self.replicator)
         assert self.clock.getDelayedCalls() == []
 
     async def test_waits_for_what_is_being_named(self) -> None:

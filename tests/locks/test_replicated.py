@@ -93,6 +93,9 @@ class ReplicatedLocksTests(LockServiceContract, LogCase):
     """The locks in the replicated state keep the port's promises."""
 
     provider = ReplicatedLocks
+    # Each turn is an entry of the log, with two changes of threads: on a machine that does much else besides three
+    # thousand can take longer than a test may. So many are still more than Python's stack could have.
+    crowd = 1500
 
     async def setUp(self) -> None:  # type: ignore[override]
         await self.begin()

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-_HERE = Path(__file__).parents[2]
+from tests.support.forking import run
 
 _HOLDER = """
 import sqlite3, sys
@@ -82,12 +81,4 @@ def run_store(
     :param wrapper: the command that runs the process, for instance in another namespace.
     """
     lines = "".join(f"            {line}\n" for line in body.strip().splitlines())
-    return subprocess.run(
-        [*wrapper, sys.executable, "-c", _STORE.format(reached=reached, body=lines), str(database)],
-        # In another namespace the working directory is another.
-        env={**os.environ, "PYTHONPATH": str(_HERE)},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    return run([*wrapper, sys.executable, "-c", _STORE.format(reached=reached, body=lines), str(database)])

@@ -2,45 +2,25 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from twisted.internet import reactor
-from twisted.python.threadpool import ThreadPool
 
 from callfs.metadata.interfaces import IMetadataStore
 from callfs.metadata.replicated import ReplicatedStore
 from callfs.metadata.replicated_state import MetadataState
 from callfs.metadata.sqlite import Unobserved
+from tests.metadata.ondisk import OnDisk
 from tests.support.commands import Commands
 from tests.support.single_log import SingleLog
 
 
-class SingleLogBinding:
+class SingleLogBinding(OnDisk):
     """To be mixed, first, with trial's ``TestCase``: stores in folders that go away with the test."""
 
-    timeout = 100
-    addCleanup: Callable[..., None]
-    _pool: ThreadPool | None = None
     _log: SingleLog | None = None
     _state: MetadataState | None = None
-
-    def pool(self) -> ThreadPool:
-        """Threads that end after everything else of the test."""
-        if self._pool is None:
-            self._pool = ThreadPool(0, 4)
-            self._pool.start()
-            self.addCleanup(self._pool.stop)
-        return self._pool
-
-    def folder(self) -> Path:
-        """A new folder."""
-        folder = Path(tempfile.mkdtemp(prefix="callfs-replicated-"))
-        self.addCleanup(shutil.rmtree, folder, ignore_errors=True)
-        return folder
 
     def state(self, folder: Path, **options: Any) -> MetadataState:
         """A state that isn't open yet."""

@@ -10,12 +10,10 @@ from typing import Any
 import psycopg
 from twisted.internet import reactor
 from twisted.internet.defer import CancelledError, Deferred, DeferredList, gatherResults
-from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 from twisted.logger import globalLogPublisher
 from twisted.trial.unittest import TestCase
-from zope.interface import implementer
 
 from callfs.errors import InsufficientStorage, MetadataUnavailable, OutcomeUnknown
 from callfs.metadata.interfaces import StoreUnusable
@@ -28,6 +26,12 @@ from tests.support.postgres_proxy import CommitProxy, Fate
 
 TIMEOUT = 1.0
 SLACK = 1.0
+# pg_catalog, named last in the search path, comes after this.
+CLOCK = """
+    CREATE TABLE clock_shift AS SELECT interval '0' AS by;
+    CREATE FUNCTION now() RETURNS timestamptz LANGUAGE sql STABLE AS
+        'SELECT pg_catalog.now() + by FROM clock_shift';
+"""
 NO_ROOM = """
     CREATE FUNCTION no_room() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
         RAISE EXCEPTION 'could not extend file: No space left on device' USING ERRCODE = 'disk_full';
@@ -97,26 +101,6 @@ class Harried(PostgresBinding):
         return await work()
 
 
-@implementer(IReactorTime)
-class ShiftedClock:
-    """The reactor's time, and more by what a test says has passed besides."""
-
-    def __init__(self) -> None:
-        self.shift_seconds = 0.0
-
-    def seconds(self) -> float:
-        """See :class:`IReactorTime`."""
-        return IReactorTime(reactor).seconds() + self.shift_seconds
-
-    def callLater(self, delay: float, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """See :class:`IReactorTime`."""
-        return IReactorTime(reactor).callLater(delay, function, *args, **kwargs)
-
-    def getDelayedCalls(self) -> Any:
-        """See :class:`IReactorTime`."""
-        return IReactorTime(reactor).getDelayedCalls()
-
-
 async def timed(deferred: Deferred[Any], error: type[Exception]) -> float:
     """How many seconds it takes until a Deferred fails with this error."""
     started = time.monotonic()
@@ -173,25 +157,40 @@ class LostAnswerTests(Harried, TestCase):
         assert self.at_step == {}
         assert await self.store.get("/f") == written.inode
 
+    async def standing_still(self, *, forgotten: bool) -> PostgresStore:
+        """A store whose process will stand still for an hour after its next COMMIT; its own clock with it."""
+
+        def run(statements: str) -> None:
+            with psycopg.connect(self.dsn, autocommit=True) as connection:
+                connection.execute(statements)
+
+        def stand_still() -> None:
+            run("UPDATE clock_shift SET by = '1 hour'" + ("; DELETE FROM applied_commands" if forgotten else ""))
+            raise psycopg.OperationalError("the connection was lost")
+
+        run(CLOCK)
+        store = await self.harried_store(self.dsn.removesuffix("'") + ",pg_catalog'")
+        self.at_step["metadata.after_commit"] = stand_still
+        return store
+
     async def test_an_outcome_that_may_be_forgotten(self) -> None:
         """
         A process that stood still for long after its COMMIT (SIGSTOP, a suspended machine) can't learn any more how
         it ended. It doesn't take what the server has forgotten for what never happened: the command's blob would
-        be deleted.
+        be deleted. The server's clock tells, also where the machine's own stood still.
         """
-        clock = ShiftedClock()
-        store = await self.harried_store(self.dsn, clock=clock)
-
-        def stand_still() -> None:
-            with psycopg.connect(self.dsn, autocommit=True) as connection:
-                connection.execute("DELETE FROM applied_commands")
-            clock.shift_seconds = 3600.0
-            raise psycopg.OperationalError("the connection was lost")
-
-        self.at_step["metadata.after_commit"] = stand_still
+        store = await self.standing_still(forgotten=True)
         await failure(store.apply(self.make.create("/f")), OutcomeUnknown)
         assert self.at_step == {}
         assert await self.store.get("/f") is not None
+        assert self.said("whether the metadata command CreateFile was applied: Forgotten")
+
+    async def test_an_outcome_that_is_remembered(self) -> None:
+        """What the server still knows after that time is the answer."""
+        store = await self.standing_still(forgotten=False)
+        written = await store.apply(self.make.create("/f"))
+        assert self.at_step == {}
+        assert await self.store.get("/f") == written.inode
 
     async def test_an_outcome_that_can_not_be_learnt(self) -> None:
         """As long as the server has the transaction open nobody knows, and that is what is said, in time."""

@@ -10,6 +10,7 @@ from typing import Any
 import psycopg
 import pytest
 
+from callfs.metadata import postgres_effects as effects
 from callfs.metadata import postgres_facts as facts
 from callfs.metadata import postgres_queries as queries
 from callfs.metadata import postgres_transaction as transaction
@@ -41,7 +42,7 @@ REQUESTS = {
     "longest path": (facts.LONGEST_PATH, "'/a/', '/a0'"),
     "anything in a directory": (facts.ANY_CHILD, "'a'"),
     "condemned or not": (facts.ANY_CONDEMNED, "ARRAY['a']"),
-    "move of a tree": (transaction.MOVE_TREE, "'/b', 3, 0, '/a/', '/a0'"),
+    "move of a tree": (effects.MOVE_TREE, "'/b', 3, 0, '/a/', '/a0'"),
     "purge of links": (transaction.PURGE_LINKS, "1, 1, 1, 100"),
 }
 PAGES = (

@@ -93,6 +93,16 @@ class OpenTests(RedisBinding, TestCase):
         await failure(store.get("/"), MetadataUnavailable)
         await failure(store.apply(Commands().create("/f")), MetadataUnavailable)
 
+    async def test_no_server_in_the_log(self) -> None:
+        """The log says once which server it is that no connection can be made to."""
+        self.started()
+        address = f"127.0.0.1:{free_port()}"
+        store = self.redis_store("test:", address=address, op_timeout_seconds=2.0)
+        with capturedLogs() as logged:
+            await failure(store.open(), MetadataUnavailable)
+        (event,) = [event for event in logged if event.get("event") == "redis_unavailable"]
+        assert event["sentence"] == f"no connection to the Redis server at {address} can be made; trying again"
+
     async def test_opened_at_the_second_attempt(self) -> None:
         """A store whose server wasn't there can be opened once it is."""
         server = self.started()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from twisted.trial.unittest import TestCase
 
 from callfs.errors import MetadataUnavailable, OutcomeUnknown
@@ -11,6 +13,12 @@ from callfs.model import Inode
 from tests.contract.metadata_base import StoreTests, failure
 from tests.metadata.redis_binding import RedisBinding
 from tests.support.interception import Interception
+
+
+def an_hour_later(request: bytes) -> bytes:
+    """The request as it would be had the machine stood still for an hour: its instant was that much earlier."""
+    (instant,) = re.findall(rb"\$16\r\n(\d{16})\r\n", request)
+    return request.replace(instant, b"%d" % (int(instant) - 3_600_000_000))
 
 
 class LostAnswerTests(RedisBinding, StoreTests, TestCase):
@@ -87,6 +95,20 @@ class LostAnswerTests(RedisBinding, StoreTests, TestCase):
         self.proxy.delay_request(OUTCOME.digest)
         await failure(self.store.apply(self.make.create("/f")), OutcomeUnknown)
         assert await self.at("/f") is not None
+
+    async def test_an_outcome_that_may_be_forgotten(self) -> None:
+        """
+        What is asked so late, by the server's clock, that the server may have forgotten it isn't taken for what
+        never happened: the machine was suspended, and its own clock with it. What it does remember it says.
+        """
+        for lose, is_there in ((self.proxy.lose_request, False), (self.proxy.lose_reply, True)):
+            lose(APPLY.digest)
+            self.proxy.change_request(OUTCOME.digest, an_hour_later)
+            if is_there:
+                await self.apply(self.make.create("/f"))
+            else:
+                await failure(self.store.apply(self.make.create("/f")), OutcomeUnknown)
+            assert (await self.at("/f") is not None) == is_there
 
     async def test_nothing_was_sent(self) -> None:
         """When not even the questions are answered, it is certain that nothing was changed."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -19,10 +18,9 @@ from callfs.metadata.replicated import ReplicatedStore
 from callfs.metadata.replicated_state import MetadataState
 from tests.metadata.test_replicated_state import START, StateCase, step
 from tests.support.commands import Commands
+from tests.support.forking import child_environment, run
 from tests.support.mounts import SmallDisk
 from tests.support.single_log import MEMBERS, SingleLog
-
-_HERE = Path(__file__).parents[2]
 
 _PROCESS = """
 import os, secrets, shutil, signal, sys
@@ -79,11 +77,16 @@ def create(index: int) -> Step:
     return step(index, index, Commands(index).create(f"/{index:06}"), lowest=index)
 
 
+def command(folder: Path, body: str, *arguments: object) -> list[str]:
+    """The command of another process with a state; the first argument is the step at which it is killed."""
+    return [sys.executable, "-c", _PROCESS.format(body=body), str(folder), *map(str, arguments)]
+
+
 def process(folder: Path, body: str, *arguments: object, wrapper: Sequence[str] = ()) -> subprocess.Popen[bytes]:
-    """Another process with a state; its first argument is the step at which it is killed."""
+    """That process."""
     return subprocess.Popen(
-        [*wrapper, sys.executable, "-c", _PROCESS.format(body=body), str(folder), *map(str, arguments)],
-        env={**os.environ, "PYTHONPATH": str(_HERE)},
+        [*wrapper, *command(folder, body, *arguments)],
+        env=child_environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
     )
@@ -106,9 +109,8 @@ class TestKilled(StateCase):
         state = await self.opened(old)
         await state.apply([Step(1, 1, None, MEMBERS)])
         await state.close()
-        ended = process(old, _INSTALL, at, received, meta.index)
-        ended.communicate(timeout=30)
-        assert ended.returncode == -signal.SIGKILL
+        ended = run(command(old, _INSTALL, at, received, meta.index), timeout_seconds=30)
+        assert ended.returncode == -signal.SIGKILL, ended.stderr
         state = self.state(old)
         index = (await state.open()).index
         self.addCleanup(state.close)

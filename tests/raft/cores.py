@@ -24,7 +24,7 @@ from callfs.raft.boundary import (
 )
 from callfs.raft.core import Core
 from callfs.raft.membership import NOBODY, Member, Membership, decoded
-from callfs.raft.messages import Entry, EntryKind, Message, Sender, VoteResponse
+from callfs.raft.messages import AppendResponse, Entry, EntryKind, Message, Sender, VoteResponse
 
 SETTINGS = Settings(election_ticks=10, heartbeat_ticks=2, keep_entries=2)
 
@@ -48,6 +48,10 @@ def membership(*voters: str, learners: Iterable[str] = ()) -> Membership:
     """A cluster of these."""
     members = [member(voter) for voter in voters] + [member(learner, voter=False) for learner in learners]
     return Membership("cluster", tuple(sorted(members, key=lambda one: one.node_id)))
+
+
+THREE = first_write(membership("a", "b", "c"))
+"""What the nodes of a cluster of three begin with."""
 
 
 def command(index: int, term: int, data: bytes = b"x") -> Entry:
@@ -226,6 +230,18 @@ def candidate_wins(node: Node, *voters: str) -> None:
             if node.core.role is not Role.LEADER:
                 node.hear(voter, VoteResponse(term, True, preliminary))
     assert node.core.role is Role.LEADER
+
+
+def leader(**limits: int) -> Node:
+    """
+    Of three, in term 2, with its no-op committed.
+
+    :param limits: settings other than usual.
+    """
+    node = Node("a", THREE, settings=msgspec.structs.replace(SETTINGS, **limits))
+    candidate_wins(node, "b")
+    node.hear("b", AppendResponse(2, 2))
+    return node
 
 
 class Network:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from callfs.raft.boundary import Refusal, Role, first_write
 from callfs.raft.messages import HeartbeatResponse, VoteRequest
-from tests.raft.cores import SETTINGS, Network, Node, candidate_wins, membership
-
-THREE = first_write(membership("a", "b", "c"))
+from tests.raft.cores import SETTINGS, THREE, Network, Node, candidate_wins, membership
 
 
 def leader() -> Node:

@@ -6,10 +6,9 @@ from callfs.raft.boundary import Role, Write, first_write
 from callfs.raft.core import Core
 from callfs.raft.messages import Append, AppendResponse
 from callfs.raft.replication import Replication
-from tests.raft.cores import SETTINGS, Network, Node, candidate_wins, entries, membership
+from tests.raft.cores import SETTINGS, THREE, Network, Node, candidate_wins, entries, membership
 
 FIVE = first_write(membership("a", "b", "c", "d", "e"))
-THREE = first_write(membership("a", "b", "c"))
 
 
 class CountingOldTerms(Replication):

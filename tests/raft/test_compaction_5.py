@@ -8,9 +8,8 @@ import pytest
 from callfs.raft.boundary import SnapshotMeta, first_write
 from callfs.raft.membership import AddLearner
 from callfs.raft.messages import Append, AppendRejection, AppendResponse, Heartbeat, HeartbeatResponse
-from tests.raft.cores import SETTINGS, Network, Node, candidate_wins, entries, member, membership
+from tests.raft.cores import SETTINGS, THREE, Network, Node, candidate_wins, entries, member, membership
 
-THREE = first_write(membership("a", "b", "c"))
 ALL = membership("a", "b", "c")
 
 
@@ -152,7 +151,10 @@ def test_a_report_about_a_stranger_is_nothing() -> None:
 
 
 def test_entries_under_way_that_were_cut() -> None:
-    """If a whole window was lost, and cut since, the follower isn't asked about it for ever: it gets the state."""
+    """
+    If a whole window was lost, and cut since, the follower isn't asked about it for ever: it says where its log
+    ends, and gets the state.
+    """
     node = Node("a", THREE, settings=msgspec.structs.replace(SETTINGS, max_inflight=2, keep_entries=0))
     candidate_wins(node, "b")
     node.hear("b", AppendResponse(2, 2))
@@ -162,8 +164,9 @@ def test_entries_under_way_that_were_cut() -> None:
         node.run()
         node.hear("b", AppendResponse(2, index))
     node.core.compact(node.applied)
-    for _ in range(2):
-        node.hear("c", HeartbeatResponse(2, 1))
+    sent = [message for _ in range(2) for message in node.hear("c", HeartbeatResponse(2, 1))]
+    assert sent == [("c", Append(2, 8, 2, 8, ()))]
+    node.hear("c", AppendRejection(2, 8, 0, 3))
     assert node.snapshots == ["c"]
 
 

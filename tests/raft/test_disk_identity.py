@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import copy
 
-from callfs.raft.boundary import Position, Refusal, Role, first_write
-from callfs.raft.membership import AddLearner, Member, RemoveMember
+from callfs.raft.boundary import Position, Refusal, Role
+from callfs.raft.membership import AddLearner, Member, RemoveMember, UpdateMember
 from callfs.raft.messages import (
     AppendResponse,
     HeartbeatResponse,
@@ -14,9 +14,8 @@ from callfs.raft.messages import (
     VoteRequest,
     VoteResponse,
 )
-from tests.raft.cores import SETTINGS, Network, Node, candidate_wins, membership
+from tests.raft.cores import SETTINGS, THREE, Network, Node, candidate_wins
 
-THREE = first_write(membership("a", "b", "c"))
 WIPED = Sender("b", "another")
 
 
@@ -141,3 +140,47 @@ def test_a_disk_that_was_set_back_is_noticed() -> None:
         assert [peer.other_disk for peer in network.leader.core.status().peers] == [False, True]
         network.propose(b"further")
     assert restored.core.last_index < network.leader.core.commit_index
+
+
+def test_a_disk_that_was_set_back_stays_refused() -> None:
+    """Also by a later leader, who knows nothing of what it acknowledged: until it was removed and joined again."""
+    network = Network("a", "b", "c")
+    network.elect("a")
+    network.propose(b"1")
+    backup = copy.deepcopy(network["c"].disk), list(network["c"].state), network["c"].applied
+    for number in range(5):
+        network.propose(b"%d" % number)
+    restored = network["c"]
+    restored.disk, restored.state, restored.applied = backup
+    restored.start()
+    network.tick(20 * SETTINGS.heartbeat_ticks)
+    assert network.leader.core.transfer_leadership("b") is None
+    network.tick(4 * SETTINGS.heartbeat_ticks)
+    assert network.leader is network["b"]
+    network.propose(b"under another")
+    network.tick(4 * SETTINGS.heartbeat_ticks)
+    assert [(peer.node_id, peer.other_disk) for peer in network.leader.core.status().peers] == [
+        ("a", False),
+        ("c", True),
+    ]
+    assert restored.core.last_index < network.leader.core.commit_index
+    known = Member("c", restored.disk_id, "c:7000", "https://c", True)
+    assert network.leader.core.propose_membership(AddLearner(known)) is Refusal.OTHER_DISK
+    address = UpdateMember("c", restored.disk_id, raft_address="c:7001")
+    assert network.leader.core.propose_membership(address) is Refusal.OTHER_DISK
+    network.isolate("a")
+    network.tick(20 * SETTINGS.election_ticks)
+    assert network["b"].core.role is not Role.LEADER
+    assert restored.core.role is not Role.LEADER
+    network.heal()
+    network.tick(4 * SETTINGS.election_ticks)
+    assert isinstance(network.leader.core.propose_membership(RemoveMember("c")), Position)
+    network.tick(4 * SETTINGS.heartbeat_ticks)
+    network.nodes["c"] = Node("c")
+    network["c"].disk_id = "new"
+    network["c"].start()
+    newcomer = Member("c", "new", "c:7000", "https://c", True)
+    assert isinstance(network.leader.core.propose_membership(AddLearner(newcomer)), Position)
+    network.tick(6 * SETTINGS.heartbeat_ticks)
+    assert network.leader.core.membership.get("c") == newcomer
+    assert network["c"].commands() == network.leader.commands()

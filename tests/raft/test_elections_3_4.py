@@ -8,9 +8,7 @@ from hypothesis import strategies as st
 
 from callfs.raft.boundary import Role, first_write
 from callfs.raft.messages import Append, EntryKind, Heartbeat, VoteRequest, VoteResponse
-from tests.raft.cores import SETTINGS, Network, Node, candidate_wins, command, entries, membership
-
-THREE = first_write(membership("a", "b", "c"))
+from tests.raft.cores import SETTINGS, THREE, Network, Node, candidate_wins, command, entries, membership
 
 
 def follower_with(*terms: int) -> Node:

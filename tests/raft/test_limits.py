@@ -6,17 +6,7 @@ import msgspec
 
 from callfs.raft.boundary import Position, Refusal, Role, Taken, first_write
 from callfs.raft.messages import Append, AppendResponse, HeartbeatResponse, TimeoutNow, VoteRequest, VoteResponse
-from tests.raft.cores import SETTINGS, Network, Node, candidate_wins, entries, membership
-
-THREE = first_write(membership("a", "b", "c"))
-
-
-def leader(**limits: int) -> Node:
-    """Of three, in term 2, with its no-op committed."""
-    node = Node("a", THREE, settings=msgspec.structs.replace(SETTINGS, **limits))
-    candidate_wins(node, "b")
-    node.hear("b", AppendResponse(2, 2))
-    return node
+from tests.raft.cores import SETTINGS, THREE, Network, Node, entries, leader, membership
 
 
 def test_a_follower_takes_no_proposals() -> None:

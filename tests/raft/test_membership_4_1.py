@@ -11,6 +11,7 @@ from callfs.raft.boundary import Position, Refusal, Role, Standing, first_write
 from callfs.raft.membership import (
     NOBODY,
     AddLearner,
+    Disown,
     History,
     Member,
     Membership,
@@ -32,18 +33,18 @@ from callfs.raft.messages import (
     TimeoutNow,
     VoteRequest,
 )
-from tests.raft.cores import SETTINGS, Network, Node, candidate_wins, entries, member, membership, sender
-
-THREE = first_write(membership("a", "b", "c"))
-
-
-def leader() -> Node:
-    """Of three, in term 2, with its no-op committed."""
-    node = Node("a", THREE)
-    candidate_wins(node, "b")
-    node.hear("b", AppendResponse(2, 2))
-    return node
-
+from tests.raft.cores import (
+    SETTINGS,
+    THREE,
+    Network,
+    Node,
+    candidate_wins,
+    entries,
+    leader,
+    member,
+    membership,
+    sender,
+)
 
 AB = membership("a", "b", learners=["c"])
 
@@ -62,6 +63,7 @@ AB = membership("a", "b", learners=["c"])
         (AB, Promote("c"), membership("a", "b", "c")),
         (AB, Promote("b"), Refusal.UNCHANGED),
         (AB, Promote("x"), Refusal.UNKNOWN_MEMBER),
+        (AB, Disown("x"), Refusal.UNKNOWN_MEMBER),
         (AB, RemoveMember("b"), membership("a", learners=["c"])),
         (AB, RemoveMember("c"), membership("a", "b")),
         (AB, RemoveMember("x"), Refusal.UNKNOWN_MEMBER),

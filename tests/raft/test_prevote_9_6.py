@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from callfs.raft.boundary import Role, first_write
+from callfs.raft.boundary import Role
 from callfs.raft.core import Core
 from callfs.raft.election import Election
 from callfs.raft.messages import Heartbeat, VoteRequest, VoteResponse
-from tests.raft.cores import SETTINGS, Network, Node, membership, sender
-
-THREE = first_write(membership("a", "b", "c"))
+from tests.raft.cores import SETTINGS, THREE, Network, Node, sender
 
 
 def test_a_rehearsal_changes_no_term() -> None:

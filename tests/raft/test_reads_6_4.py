@@ -13,17 +13,7 @@ from callfs.raft.messages import (
     ReadIndexResponse,
 )
 from callfs.raft.reads import Reads
-from tests.raft.cores import SETTINGS, Network, Node, candidate_wins, membership, sender
-
-THREE = first_write(membership("a", "b", "c"))
-
-
-def leader() -> Node:
-    """Of three, in term 2, with its no-op committed."""
-    node = Node("a", THREE)
-    candidate_wins(node, "b")
-    node.hear("b", AppendResponse(2, 2))
-    return node
+from tests.raft.cores import SETTINGS, THREE, Network, Node, candidate_wins, leader, membership, sender
 
 
 def follower() -> Node:

@@ -18,9 +18,7 @@ from callfs.raft.messages import (
     HeartbeatResponse,
     Message,
 )
-from tests.raft.cores import SETTINGS, Network, Node, candidate_wins, command, entries, membership, sender
-
-THREE = first_write(membership("a", "b", "c"))
+from tests.raft.cores import SETTINGS, THREE, Network, Node, candidate_wins, command, entries, membership, sender
 
 
 def leader(given_settings: Settings = SETTINGS) -> Node:

@@ -10,9 +10,8 @@ from callfs.raft.boundary import HardState, Role, Saved, SnapshotMeta, Standing,
 from callfs.raft.core import Core
 from callfs.raft.membership import NOBODY, Membership
 from callfs.raft.messages import Append, AppendResponse, Entry, EntryKind
-from tests.raft.cores import SETTINGS, Node, command, entries, membership, sender
+from tests.raft.cores import SETTINGS, THREE, Node, command, entries, membership, sender
 
-THREE = first_write(membership("a", "b", "c"))
 POINT = SnapshotMeta(4, 2, membership("a", "b"))
 
 

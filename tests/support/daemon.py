@@ -6,7 +6,6 @@ folders; never left behind.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import json
 import os
 import secrets
@@ -19,23 +18,15 @@ from typing import Any
 
 import yaml
 
+from tests.support.forking import Process, begin, child_environment, run
 from tests.support.http import Address, Answer, Client
 from tests.support.ports import free_port
 from tests.support.waiting import eventually
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 SERVER = (sys.executable, "-m", "callfs", "server")
 START_SECONDS = 60.0
 USERS = ("alice", "bob", "carol")
 ADMINS = ("carol",)
-
-_PR_SET_PDEATHSIG = 1
-_libc = ctypes.CDLL(None)
-
-
-def die_with_parent() -> None:
-    """In the child before exec: the process ends when the tests end, however they end."""
-    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -54,43 +45,27 @@ def callfs(
     environment: Mapping[str, str] | None = None,
     folder: Path | None = None,
     timeout_seconds: float = 30.0,
+    fresh: bool = False,
 ) -> subprocess.CompletedProcess[str]:
-    """Run a ``callfs`` command to its end and capture what it says."""
-    return subprocess.run(
+    """Run a ``callfs`` command to its end and capture what it says; see :class:`Daemon` for ``fresh``."""
+    return run(
         [sys.executable, "-m", "callfs", *arguments],
-        capture_output=True,
-        text=True,
-        stdin=subprocess.DEVNULL,
-        env=child_environment(environment),
-        cwd=folder,
-        timeout=timeout_seconds,
-        check=False,
+        folder=folder,
+        environment=child_environment(environment),
+        timeout_seconds=timeout_seconds,
+        fresh=fresh,
     )
 
 
 @contextlib.contextmanager
-def callfs_begun(*arguments: str) -> Iterator[subprocess.Popen[bytes]]:
+def callfs_begun(*arguments: str) -> Iterator[Process]:
     """Begin a ``callfs`` command; it has ended, by itself or by force, at the end of the block."""
-    command = [sys.executable, "-m", "callfs", *arguments]
-    process = subprocess.Popen(
-        command,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        env=child_environment(),
-        preexec_fn=die_with_parent,
-    )
+    process = begin([sys.executable, "-m", "callfs", *arguments])
     try:
         yield process
     finally:
         process.kill()
         process.wait(10)
-
-
-def child_environment(changes: Mapping[str, str] | None = None) -> dict[str, str]:
-    """This process's environment without its own ``CALLFS_`` variables, and with the tests importable."""
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("CALLFS_")}
-    return {**inherited, "PYTHONPATH": str(REPOSITORY), "PYTHONUNBUFFERED": "1", **(changes or {})}
 
 
 class Daemon:
@@ -103,6 +78,8 @@ class Daemon:
     :param launcher: the command that starts the server; ``-c <configuration>`` is added.
     :param wrapper: a command in front of the launcher (it must end in an exec), for instance ``nsenter``.
     :param environment: more environment variables.
+    :param fresh: an interpreter of its own that imports everything, where the start itself is tested; others are
+        forked, see :mod:`tests.support.forking`.
     """
 
     def __init__(
@@ -114,6 +91,7 @@ class Daemon:
         launcher: Sequence[str] = SERVER,
         wrapper: Sequence[str] = (),
         environment: Mapping[str, str] | None = None,
+        fresh: bool = False,
     ) -> None:
         self.folder = folder
         self.host = host
@@ -129,8 +107,9 @@ class Daemon:
         self.launcher = tuple(launcher)
         self.wrapper = tuple(wrapper)
         self.environment = dict(environment or {})
+        self.fresh = fresh
         self.settings = merged(self._plain_settings(), settings or {})
-        self.process: subprocess.Popen[bytes] | None = None
+        self.process: Process | None = None
         self.write_config()
 
     def _plain_settings(self) -> dict[str, Any]:
@@ -201,15 +180,13 @@ class Daemon:
         assert not self.running
         command = [*self.wrapper, *(launcher or self.launcher), "-c", str(self.config_path)]
         with self.log_path.open("ab") as log:
-            self.process = subprocess.Popen(
+            self.process = begin(
                 command,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                cwd=self.folder,
-                env=child_environment(self.environment),
-                preexec_fn=die_with_parent,
-                start_new_session=True,
+                stdout=log.fileno(),
+                stderr=log.fileno(),
+                folder=self.folder,
+                environment=child_environment(self.environment),
+                fresh=self.fresh,
             )
         return self
 
@@ -324,16 +301,7 @@ class Daemon:
     def fsck(self, *options: str) -> subprocess.CompletedProcess[str]:
         """``callfs fsck`` on its folders."""
         command = [*self.wrapper, sys.executable, "-m", "callfs", "fsck", *options, "-c", str(self.config_path)]
-        return subprocess.run(
-            command,
-            capture_output=True,
-            text=True,
-            stdin=subprocess.DEVNULL,
-            env=child_environment(self.environment),
-            cwd=self.folder,
-            timeout=60,
-            check=False,
-        )
+        return run(command, folder=self.folder, environment=child_environment(self.environment))
 
     def blob_of(self, content: bytes) -> Path:
         """The one file under the root folder that has these bytes."""

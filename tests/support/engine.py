@@ -204,9 +204,11 @@ class SteppedBackend:
         """See :meth:`IBlobBackend.purge_set_aside`."""
         return self.inner.purge_set_aside(before_at)
 
-    def stat(self, blob_id: str) -> Deferred[BlobStat]:
+    @returns_deferred
+    async def stat(self, blob_id: str) -> BlobStat:
         """See :meth:`IBlobBackend.stat`."""
-        return self.inner.stat(blob_id)
+        await self.steps.pass_by("stat")
+        return await self.inner.stat(blob_id)
 
     @returns_deferred
     async def list_blobs(self, after: str = "", limit: int = 1000) -> list[BlobStat]:

@@ -80,6 +80,10 @@ class FaultyS3:
         """
         self._rules.append(_Rule(re.compile(pattern), act, times))
 
+    def forget_rules(self) -> None:
+        """Do with all requests what the server does."""
+        self._rules.clear()
+
     def comes(self, pattern: str) -> Deferred[Seen]:
         """Fires with the next request of this pattern."""
         awaited: Deferred[Seen] = Deferred()

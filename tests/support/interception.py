@@ -46,6 +46,10 @@ class Interception:
         """The next request with ``mark`` arrives, but its connection is cut before the reply comes back."""
         self._marks.append((mark.encode(), lambda near, data: near.cut_at_reply(data)))
 
+    def change_request(self, mark: str, change: Callable[[bytes], bytes]) -> None:
+        """The next request with ``mark`` arrives as another."""
+        self._marks.append((mark.encode(), lambda near, data: near.forward(change(data))))
+
     def delay_request(self, mark: str, cut: bool = False) -> None:
         """The next request with ``mark`` is kept until :meth:`deliver`, its connection cut or left silent."""
 

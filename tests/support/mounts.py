@@ -10,7 +10,7 @@ import os
 import subprocess
 from pathlib import Path
 
-from tests.support.daemon import die_with_parent
+from tests.support.forking import die_with_parent
 from tests.support.waiting import eventually
 
 

@@ -13,7 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.support.daemon import Daemon, die_with_parent
+from tests.support.daemon import Daemon
+from tests.support.forking import die_with_parent
 from tests.support.http import Client, Wire
 from tests.support.ports import free_port
 from tests.support.raftcluster import RaftCluster

@@ -35,10 +35,11 @@ class NodeSiteCase(NodesCase):
         metadata: Any = self.store
         await self.serve(NodeResource(self.filesystem, metadata, self.options.get("replica_backend")))
 
-    async def register(self, name: str, root_id: str) -> None:
-        """A node announces itself."""
+    async def register(self, name: str, root_id: str, silent_seconds: float = 3600.0) -> None:
+        """A node announced itself so long ago."""
+        at = self.now() - int(silent_seconds * 1_000_000)
         await self.store.apply(
-            RegisterInstance(at=self.now(), instance_id=name, root_id=root_id, api_endpoint=f"http://{name}")
+            RegisterInstance(at=at, instance_id=name, root_id=root_id, api_endpoint=f"http://{name}")
         )
 
     async def serve(self, resource: NodeResource) -> None:

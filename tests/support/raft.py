@@ -237,7 +237,7 @@ class MemoryTransport:
         self.is_running = False
         return succeed(None)
 
-    def set_peers(self, addresses: Mapping[str, str]) -> None:
+    def set_peers(self, addresses: Mapping[str, str], known: Mapping[str, Sequence[str]] | None = None) -> None:
         """Who can be reached."""
         self._peers = dict(addresses)
 

@@ -19,7 +19,7 @@ import boto3
 import botocore.config
 from botocore.exceptions import ClientError
 
-from tests.support.daemon import die_with_parent
+from tests.support.forking import die_with_parent
 from tests.support.ports import free_port
 from tests.support.waiting import eventually
 

@@ -24,8 +24,6 @@ from tests.web.test_http1_against_h11 import mutated, mutations, requests
 
 Told = tuple[str, str, bytes]
 
-_LEAVES_BODY = "/v1/files/unread"
-
 
 class Transport(StringTransport):
     """Ends when it is told to, as a socket would."""

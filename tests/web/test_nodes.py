@@ -108,6 +108,14 @@ class TestForget(NodeSiteCase):
         assert (answer.status, answer.json()) == (200, {"status": "forgotten", "garbage": 1})
         assert [instance.id for instance in await self.store.instances()] == [NODE, THIRD]
 
+    async def test_one_that_runs(self) -> None:
+        """It isn't forgotten, because it would be back at once, unless that is asked for."""
+        await self.register(SECOND, "1" * 32, silent_seconds=20.0)
+        answer = await self.ask("POST", FORGET, {"instance_id": SECOND})
+        answer.refused(409, "CONFLICT")
+        assert "node-2 gave a sign of life 20 s ago" in answer.json()["message"]
+        assert (await self.ask("POST", FORGET, {"instance_id": SECOND, "force": True})).status == 200
+
     async def test_refused(self) -> None:
         """A node that holds files isn't forgotten, nor is the one that is asked."""
         await self.put_at(SECOND, "/there")

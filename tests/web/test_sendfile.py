@@ -16,13 +16,14 @@ from twisted.python.threadpool import ThreadPool
 from twisted.trial.unittest import TestCase
 
 from callfs.web.progress import acknowledged
-from callfs.web.sendfile import FileSender, plain_tcp_socket, send_some
+from callfs.web.sendfile import FileFlow, send_file
+from callfs.web.zerocopy import Sender, Stop, plain_tcp_socket
 
 CONTENT = os.urandom(1 << 20) * 24
 
 
 class SenderTests(TestCase):
-    """``FileSender``."""
+    """``send_file``."""
 
     def setUp(self) -> None:
         """A connection, a file, and a sender."""
@@ -45,8 +46,8 @@ class SenderTests(TestCase):
     def send(self, start: int, length: int) -> Deferred[int]:
         """Begin to send."""
         reactor: Any = global_reactor
-        sender = FileSender(reactor, self.pool, self.sent.append, self.waiting.append)
-        return Deferred.fromCoroutine(sender.send(self.server.fileno(), self.file.fileno(), start, length))
+        sender = Sender(reactor, self.pool, self.sent.append, self.waiting.append)
+        return Deferred.fromCoroutine(send_file(sender, self.server.fileno(), self.file.fileno(), start, length))
 
     def receive(self, size: int) -> Deferred[bytes]:
         """Receive in a thread."""
@@ -129,8 +130,10 @@ class SenderTests(TestCase):
 
     def test_acknowledged(self) -> None:
         """What the peer took can be seen to grow, also while the socket's buffer stays full."""
-        sent, ended = send_some(self.server.fileno(), self.file.fileno(), 0, len(CONTENT))
-        assert not ended
+        flow = FileFlow(self.server.fileno(), self.file.fileno(), 0)
+        sent, stop = flow.move(len(CONTENT))
+        flow.ends.give_up()
+        assert stop is Stop.NOTHING_TAKEN
         before = acknowledged(self.server)
         self.client.recv(sent // 2, socket.MSG_WAITALL)
         assert acknowledged(self.server) != before
@@ -157,6 +160,8 @@ def test_bad_source() -> None:
     """A source that can't be read is an error of its own, not of the connection."""
     ours, theirs = socket.socketpair()
     with ours, theirs, open("/proc/self/mem", "rb") as source:
+        flow = FileFlow(ours.fileno(), source.fileno(), 0)
         with pytest.raises(OSError, match=r"error|argument") as caught:
-            send_some(ours.fileno(), source.fileno(), 0, 10)
+            flow.move(10)
+        flow.ends.give_up()
         assert caught.value.errno in (errno.EIO, errno.EINVAL)

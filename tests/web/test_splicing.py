@@ -17,7 +17,8 @@ from twisted.internet.threads import deferToThread
 from twisted.python.threadpool import ThreadPool
 from twisted.trial.unittest import TestCase
 
-from callfs.web.splicing import SocketSender
+from callfs.web.splicing import send_socket
+from callfs.web.zerocopy import Sender
 
 CONTENT = os.urandom(1 << 20) * 24
 reactor: Any = global_reactor
@@ -42,8 +43,8 @@ def reset(connection: socket.socket) -> None:
     connection.close()
 
 
-class SocketSenderTests(TestCase):
-    """``SocketSender``, between a holder's connection and a client's."""
+class SendSocketTests(TestCase):
+    """``send_socket``, between a holder's connection and a client's."""
 
     timeout = 60
 
@@ -64,9 +65,9 @@ class SocketSenderTests(TestCase):
 
     def send(self, length: int, timeout_seconds: float = 20.0) -> Deferred[int]:
         """Begin to send."""
-        sender = SocketSender(reactor, self.pool, self.sent.append, self.waiting.append)
+        sender = Sender(reactor, self.pool, self.sent.append, self.waiting.append)
         return Deferred.fromCoroutine(
-            sender.send(self.target.fileno(), self.source.fileno(), length, timeout_seconds)
+            send_socket(sender, self.target.fileno(), self.source.fileno(), length, timeout_seconds)
         )
 
     def give(self, data: bytes) -> Deferred[None]:

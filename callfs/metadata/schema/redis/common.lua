@@ -113,6 +113,28 @@ local function id_at(path)
   return found[1] and string.sub(found[1], #path + 2)
 end
 
+-- The members of a sorted set between two bounds, by bytes, in chunks: of all, or of so many. A chunk's members may be
+-- taken out before the next one is asked for.
+local function chunks(key, first, last, limit)
+  local left = limit or math.huge
+  return function()
+    if left <= 0 then
+      return nil
+    end
+    local members = redis.call('ZRANGEBYLEX', key, first, last, 'LIMIT', 0, math.min(CHUNK, left))
+    if #members == 0 then
+      return nil
+    end
+    first, left = '(' .. members[#members], left - #members
+    return members
+  end
+end
+
+-- A page of a sorted set, by bytes, behind a member or from the beginning on.
+local function page_after(key, member, limit)
+  return redis.call('ZRANGEBYLEX', key, member == '' and '-' or '(' .. member, '+', 'LIMIT', 0, limit)
+end
+
 local function has_member(key, text)
   return #redis.call('ZRANGEBYLEX', key, '[' .. text .. '\0', '(' .. text .. '\1', 'LIMIT', 0, 1) > 0
 end

@@ -89,21 +89,43 @@ local function flush_garbage()
   buried = {}
 end
 
--- All copies of a blob go to the garbage queue, and no copy is made of it any more. The instants come and go as texts: none is rounded.
+-- An inode, or none, has this blob no more. The instant comes and goes as a text: none is rounded.
+local function queue_garbage(blob_id, inode_id, place, at, size, sha256)
+  buried[#buried + 1] = {
+    id = blob_id, inode = inode_id, place = place, at = at,
+    record = struct.pack('>Hc0Hc0Hc0i8Hc0', #at, at, #place, place, #blob_id, blob_id, size, #sha256, sha256),
+  }
+  if #buried == CHUNK then
+    flush_garbage()
+  end
+end
+
+local function buried_in(record)
+  local _, place, blob_id = struct.unpack('>Hc0Hc0Hc0', record)
+  return blob_id, place
+end
+
+-- Takes an entry out of the garbage queue; whether there was one.
+local function drop_garbage(number)
+  local record = redis.call('HGET', GARBAGE, number)
+  if not record then
+    return false
+  end
+  local blob_id, place = buried_in(record)
+  redis.call('ZREM', GARBAGE_OF .. place, number)
+  redis.call('HDEL', GARBAGE_BLOBS, blob_id)
+  redis.call('HDEL', GARBAGE, number)
+  return true
+end
+
+-- All copies of a blob go to the garbage queue, and no copy is made of it any more.
 local function bury(id, blob, local_at, elsewhere_at)
   local copies, size, sha256 = copies_of(blob)
   drop_replication_of(copies)
   table.sort(copies, function(a, b) return a.id < b.id end)
   for _, copy in ipairs(copies) do
     local at = is_local(copy.place) and local_at or elsewhere_at
-    buried[#buried + 1] = {
-      id = copy.id, inode = id, place = copy.place, at = at,
-      record = struct.pack('>Hc0Hc0Hc0i8Hc0',
-        #at, at, #copy.place, copy.place, #copy.id, copy.id, size, #sha256, sha256),
-    }
-    if #buried == CHUNK then
-      flush_garbage()
-    end
+    queue_garbage(copy.id, id, copy.place, at, size, sha256)
   end
   counts.bytes = counts.bytes - size
 end
@@ -221,11 +243,7 @@ function effects.remove_tree()
   local directory, local_at, elsewhere_at = take(), take(), take()
   local first, last = bounds(directory)
   local top = id_at(directory)
-  while true do
-    local members = redis.call('ZRANGEBYLEX', PATHS, first, last, 'LIMIT', 0, CHUNK)
-    if #members == 0 then
-      break
-    end
+  for members in chunks(PATHS, first, last) do
     redis.call('ZREM', PATHS, unpack(members))
     local ids, keys = ids_of(members), {}
     for i, record in ipairs(records(ids)) do
@@ -241,11 +259,7 @@ end
 function effects.move_tree()
   local source, destination = take(), take()
   local first, last = bounds(source)
-  while true do
-    local members = redis.call('ZRANGEBYLEX', PATHS, first, last, 'LIMIT', 0, CHUNK)
-    if #members == 0 then
-      break
-    end
+  for members in chunks(PATHS, first, last) do
     local moved = {}
     for i, member in ipairs(members) do
       moved[2 * i - 1], moved[2 * i] = 0, destination .. string.sub(member, #source + 1)
@@ -284,8 +298,7 @@ function effects.forget_node()
     end
     local blob_ids = {}
     for i, record in ipairs(redis.call('HMGET', GARBAGE, unpack(numbers))) do
-      local _, _, blob_id = struct.unpack('>Hc0Hc0Hc0', record)
-      blob_ids[i] = blob_id
+      blob_ids[i] = buried_in(record)
     end
     redis.call('HDEL', GARBAGE_BLOBS, unpack(blob_ids))
     redis.call('HDEL', GARBAGE, unpack(numbers))
@@ -317,15 +330,7 @@ end
 function effects.drop_garbage()
   local count = 0
   for _ = 1, tonumber(take()) do
-    local number = take()
-    local record = redis.call('HGET', GARBAGE, number)
-    if record then
-      local _, place, blob_id = struct.unpack('>Hc0Hc0Hc0', record)
-      redis.call('ZREM', GARBAGE_OF .. place, number)
-      redis.call('HDEL', GARBAGE_BLOBS, blob_id)
-      redis.call('HDEL', GARBAGE, number)
-      count = count + 1
-    end
+    count = count + (drop_garbage(take()) and 1 or 0)
   end
   return tostring(count)
 end

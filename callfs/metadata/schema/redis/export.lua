@@ -15,7 +15,7 @@ local function give(key, record)
 end
 
 local function members(key)
-  local page = redis.call('ZRANGEBYLEX', key, from == '' and '-' or '(' .. from, '+', 'LIMIT', 0, limit)
+  local page = page_after(key, from, limit)
   reply[2] = #page == limit and page[#page] or ''
   return page
 end

@@ -2,14 +2,7 @@
 
 function effects.add_garbage()
   local blob_id, place, at, size, sha256 = take(), take(), take(), take(), take()
-  buried[#buried + 1] = {
-    id = blob_id, inode = '', place = place, at = at,
-    record = struct.pack('>Hc0Hc0Hc0i8Hc0',
-      #at, at, #place, place, #blob_id, blob_id, tonumber(size), #sha256, sha256),
-  }
-  if #buried == CHUNK then
-    flush_garbage()
-  end
+  queue_garbage(blob_id, '', place, at, tonumber(size), sha256)
 end
 
 function effects.add_condemned()
@@ -68,14 +61,7 @@ local function clear_garbage(limit)
   local last = tonumber(redis.call('HGET', STORE, 'next_garbage') or '0')
   local first = math.max(0, last - limit)
   for number = first + 1, last do
-    local text = string.format('%016.0f', number)
-    local record = redis.call('HGET', GARBAGE, text)
-    if record then
-      local _, place, blob_id = struct.unpack('>Hc0Hc0Hc0', record)
-      redis.call('ZREM', GARBAGE_OF .. place, text)
-      redis.call('HDEL', GARBAGE_BLOBS, blob_id)
-      redis.call('HDEL', GARBAGE, text)
-    end
+    drop_garbage(string.format('%016.0f', number))
   end
   redis.call('HSET', STORE, 'next_garbage', string.format('%.0f', first))
   return last - first

@@ -6,20 +6,32 @@ if refusal then
 end
 local reads = {}
 
--- Members of a sorted set from a bound on, by bytes, at most so many, in chunks.
+-- Members of a sorted set from a bound on, by bytes, at most so many.
 local function range(key, first, last, limit)
   local found = {}
-  while #found < limit do
-    local page = redis.call('ZRANGEBYLEX', key, first, last, 'LIMIT', 0, math.min(CHUNK, limit - #found))
-    for i = 1, #page do
-      found[#found + 1] = page[i]
+  for members in chunks(key, first, last, limit) do
+    for i = 1, #members do
+      found[#found + 1] = members[i]
     end
-    if #page == 0 then
-      break
-    end
-    first = '(' .. page[#page]
   end
   return found
+end
+
+-- What is due in a queue, the oldest first, each with its record.
+local function due(queue, kept, until_at, limit)
+  local reply = {}
+  for offset = 0, limit - 1, CHUNK do
+    local ids = redis.call('ZRANGEBYSCORE', queue, '-inf', until_at,
+      'LIMIT', offset, math.min(CHUNK, limit - offset))
+    if #ids == 0 then
+      break
+    end
+    for i, record in ipairs(redis.call('HMGET', kept, unpack(ids))) do
+      reply[#reply + 1] = ids[i]
+      reply[#reply + 1] = record
+    end
+  end
+  return frame(reply)
 end
 
 local function with_records(members, reply)
@@ -82,20 +94,7 @@ function reads.chain(path)
 end
 
 function reads.garbage(place, until_at, limit)
-  limit = tonumber(limit)
-  local reply = {}
-  for offset = 0, limit - 1, CHUNK do
-    local numbers = redis.call('ZRANGEBYSCORE', GARBAGE_OF .. place, '-inf', until_at,
-      'LIMIT', offset, math.min(CHUNK, limit - offset))
-    if #numbers == 0 then
-      break
-    end
-    for i, record in ipairs(redis.call('HMGET', GARBAGE, unpack(numbers))) do
-      reply[#reply + 1] = numbers[i]
-      reply[#reply + 1] = record
-    end
-  end
-  return frame(reply)
+  return due(GARBAGE_OF .. place, GARBAGE, until_at, tonumber(limit))
 end
 
 function reads.named()
@@ -110,18 +109,16 @@ end
 
 function reads.condemned(before_at, after, limit)
   limit = tonumber(limit)
-  local reply, first = {}, '(' .. after
-  while #reply < limit do
-    local page = redis.call('ZRANGEBYLEX', CONDEMNED, first, '+', 'LIMIT', 0, CHUNK)
-    if #page == 0 then
-      break
-    end
-    for _, id in ipairs(page) do
-      if #reply < limit and tonumber(redis.call('ZSCORE', CONDEMNED_AT, id)) < tonumber(before_at) then
+  local reply = {}
+  for ids in chunks(CONDEMNED, '(' .. after, '+') do
+    for _, id in ipairs(ids) do
+      if #reply >= limit then
+        return frame(reply)
+      end
+      if tonumber(redis.call('ZSCORE', CONDEMNED_AT, id)) < tonumber(before_at) then
         reply[#reply + 1] = id
       end
     end
-    first = '(' .. page[#page]
   end
   return frame(reply)
 end
@@ -152,20 +149,7 @@ function reads.blobs(after, limit, place)
 end
 
 function reads.replications(by, until_at, limit)
-  limit = tonumber(limit)
-  local reply = {}
-  for offset = 0, limit - 1, CHUNK do
-    local ids = redis.call('ZRANGEBYSCORE', REPLICATIONS_OF .. by, '-inf', until_at,
-      'LIMIT', offset, math.min(CHUNK, limit - offset))
-    if #ids == 0 then
-      break
-    end
-    for i, record in ipairs(redis.call('HMGET', REPLICATIONS, unpack(ids))) do
-      reply[#reply + 1] = ids[i]
-      reply[#reply + 1] = record
-    end
-  end
-  return frame(reply)
+  return due(REPLICATIONS_OF .. by, REPLICATIONS, until_at, tonumber(limit))
 end
 
 -- For each node: how many wait, how many of them failed, and since when the oldest waits.

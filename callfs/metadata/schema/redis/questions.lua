@@ -76,17 +76,12 @@ function questions.tree()
     return 'large', 'large'
   end
   local first, last = bounds(directory)
-  while true do
-    local members = redis.call('ZRANGEBYLEX', PATHS, first, last, 'LIMIT', 0, CHUNK)
-    if #members == 0 then
-      break
-    end
+  for members in chunks(PATHS, first, last) do
     for _, record in ipairs(records(ids_of(members))) do
       if parse(record).owner ~= user then
         foreign = foreign + 1
       end
     end
-    first = '(' .. members[#members]
   end
   local answer = count .. ' ' .. foreign
   return answer, answer
@@ -98,15 +93,10 @@ function questions.longest()
     return 'large', 'large'
   end
   local first, last = bounds(directory)
-  while true do
-    local members = redis.call('ZRANGEBYLEX', PATHS, first, last, 'LIMIT', 0, CHUNK)
-    if #members == 0 then
-      break
-    end
+  for members in chunks(PATHS, first, last) do
     for _, member in ipairs(members) do
       longest = math.max(longest, string.find(member, '\0', 1, true) - 1)
     end
-    first = '(' .. members[#members]
   end
   return tostring(longest), tostring(longest)
 end

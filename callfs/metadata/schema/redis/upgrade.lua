@@ -13,7 +13,7 @@ if refusal then
   return refusal
 end
 local from, limit = ARGV[2], tonumber(ARGV[3])
-local page = redis.call('ZRANGEBYLEX', BLOBS, from == '' and '-' or '(' .. from, '+', 'LIMIT', 0, limit)
+local page = page_after(BLOBS, from, limit)
 for i, record in ipairs(records(ids_of(page))) do
   local blob_id = split(page[i])
   for _, copy in ipairs(record and copies_of(parse(record).blob) or {}) do

@@ -62,18 +62,12 @@ local function check_directory(path, id, inode)
   if inode.blob ~= '' then
     found('the directory %s has a blob', path)
   end
-  local first = '-'
-  while true do
-    local page = redis.call('ZRANGEBYLEX', CHILDREN .. id, first, '+', 'LIMIT', 0, CHUNK)
-    if #page == 0 then
-      return
-    end
-    for _, child in ipairs(page) do
+  for children in chunks(CHILDREN .. id, '-', '+') do
+    for _, child in ipairs(children) do
       if not is_member(PATHS, (path == '/' and '' or path) .. '/' .. child) then
         found("the directory %s lists %s, which isn't there", path, (split(child)))
       end
     end
-    first = '(' .. page[#page]
   end
 end
 
@@ -149,8 +143,7 @@ if what == 'links' then
   go_on = tostring(tonumber(from) + #page)
 else
   local keys = {paths = PATHS, blobs = BLOBS, ['local'] = LOCAL_BLOBS, replications = REPLICATION_AGES}
-  local key = keys[what]
-  page = redis.call('ZRANGEBYLEX', key, from == '' and '-' or '(' .. from, '+', 'LIMIT', 0, limit)
+  page = page_after(keys[what], from, limit)
   go_on = page[#page]
 end
 for _, member in ipairs(page) do

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import msgspec
 import pytest
 
-from callfs.engine import access
+from callfs import access
 from callfs.model import ROOT_INODE, Inode, InodeType, Principal
 
 DIRECTORY: Inode = msgspec.structs.replace(ROOT_INODE, path="/d", owner="alice")

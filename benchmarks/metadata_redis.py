@@ -1,5 +1,5 @@
 """
-The Redis metadata store against a bare loop of the same commands: ``python -m benchmarks.redis_metadata``.
+The Redis metadata store against a bare loop of the same commands: ``python -m benchmarks.metadata_redis``.
 
 Starts a server of its own, with ``appendonly yes`` and ``appendfsync always``. Prints rates and ratios. The bare
 loop has txredisapi's own pool with as many connections, and as many requests under way. A creation is two requests,
@@ -10,15 +10,15 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Any
 
 import txredisapi
-from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.defer import Deferred
 from twisted.internet.task import react
 
 from benchmarks.engine import ThroughEngine
-from benchmarks.metadata import creation, directly
+from benchmarks.stores import LARGE, SMALL, creation, directly, fill, pages, rate, report
 from callfs.engine.chance import DrawnAhead
 from callfs.metadata.commands import CreateFile, Written
 from callfs.metadata.redis import RedisStore
@@ -29,9 +29,6 @@ CONNECTIONS = 8
 IN_FLIGHT = 32
 LOOKUPS = 8_000
 CREATES = 4_000
-PAGE = 1_000
-PAGES = 20
-SMALL, LARGE = 1_000, 100_000
 
 BY_HAND = """
 redis.call('SET', KEYS[1] .. 'i:' .. ARGV[1], ARGV[3])
@@ -45,40 +42,15 @@ return 'done'
 """
 
 
-async def rate(count: int, job: Callable[[int], Awaitable[Any]]) -> float:
-    """How many jobs a second, so many under way at a time."""
-
-    async def worker(first: int) -> None:
-        for number in range(first, count, IN_FLIGHT):
-            await job(number)
-
-    started = time.perf_counter()
-    await gatherResults([Deferred.fromCoroutine(worker(first)) for first in range(IN_FLIGHT)])
-    return count / (time.perf_counter() - started)
-
-
-def report(what: str, store: float, bare: float) -> None:
-    """A line of the result."""
-    print(
-        f"{what:<28} store {store:>8,.0f}/s   bare loop {bare:>8,.0f}/s   ratio {store / bare:.2f} (at least 0.4)"
-    )
-
-
-async def fill(store: RedisStore, directory: str, count: int) -> None:
-    """Put files into a directory."""
-    create = directly(store)
-    await create(f"{directory}/first")
-    await create(f"{directory}/second")
-    await rate(count - 2, lambda number: create(f"{directory}/{number:06}"))
-
-
 async def lookups(store: RedisStore | ThroughEngine, bare: Any, what: str) -> None:
     """Point reads, through the store and by the bare script."""
-    paths = [f"/small/{number % (SMALL - 2):06}" for number in range(LOOKUPS)]
+    paths = [f"/small/{number % SMALL:06}" for number in range(LOOKUPS)]
     await bare.script_load(POINT.body)
     words = ("callfs:{fs}:", store.store_id, "get")
-    by_hand = await rate(LOOKUPS, lambda n: bare.execute_command("EVALSHA", POINT.digest, 1, *words, paths[n]))
-    through = await rate(LOOKUPS, lambda n: store.get(paths[n]))
+    by_hand = await rate(
+        LOOKUPS, IN_FLIGHT, lambda n: bare.execute_command("EVALSHA", POINT.digest, 1, *words, paths[n])
+    )
+    through = await rate(LOOKUPS, IN_FLIGHT, lambda n: store.get(paths[n]))
     report(f"lookups{what}", through, by_hand)
 
 
@@ -98,35 +70,11 @@ async def creates(create: Callable[[str], Deferred[Written]], store_id: str, bar
         await write(command)
 
     await create(f"/created{what}/first")
-    writes = await rate(CREATES, lambda n: write(creation(f"/by-hand/{n}", chance)))
-    both = await rate(CREATES, lambda n: ask_and_write(creation(f"/by-hand-too/{n}", chance)))
-    through = await rate(CREATES, lambda n: create(f"/created{what}/{n}"))
+    writes = await rate(CREATES, IN_FLIGHT, lambda n: write(creation(f"/by-hand/{n}", chance)))
+    both = await rate(CREATES, IN_FLIGHT, lambda n: ask_and_write(creation(f"/by-hand-too/{n}", chance)))
+    through = await rate(CREATES, IN_FLIGHT, lambda n: create(f"/created{what}/{n}"))
     report(f"creates{what}", through, both)
     print(f"           (to the writes alone, {writes:,.0f}/s: ratio {through / writes:.2f})")
-
-
-async def pages(store: RedisStore) -> None:
-    """A page of a small directory and one from the middle of a large one, listed and walked."""
-    directories = [await store.get(path) for path in ("/small", "/large")]
-    for kind in ("list", "walk"):
-        seconds = []
-        for directory in directories:
-            assert directory is not None
-            middle = "" if directory.path == "/small" else f"{LARGE // 2:06}"
-            best = 1e9
-            for _ in range(PAGES):
-                started = time.perf_counter()
-                if kind == "list":
-                    page = await store.list_children(directory.id, middle, PAGE)
-                else:
-                    page = await store.walk(directory.path, middle and f"{directory.path}/{middle}", 0, PAGE)
-                best = min(best, time.perf_counter() - started)
-                assert len(page) == PAGE
-            seconds.append(best)
-        print(
-            f"{kind}, page of {PAGE:,}:  of {SMALL:,} {seconds[0] * 1e3:.1f} ms   "
-            f"of {LARGE:,} {seconds[1] * 1e3:.1f} ms   ratio {seconds[1] / seconds[0]:.2f} (at most 1.5)"
-        )
 
 
 async def trees(store: RedisStore) -> None:

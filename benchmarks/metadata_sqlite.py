@@ -1,8 +1,8 @@
 """
-The SQLite metadata store against a bare loop of the same statements: ``python -m benchmarks.metadata [FOLDER]``.
+The SQLite metadata store against a bare loop of the same statements.
 
-Prints rates and ratios. FOLDER is where the database goes, by default the temporary folder of the system; its disk
-matters, because the creates are durable.
+``python -m benchmarks.metadata_sqlite [FOLDER]`` prints rates and ratios. FOLDER is where the database goes, by
+default the temporary folder of the system; its disk matters, because the creates are durable.
 """
 
 from __future__ import annotations
@@ -22,22 +22,18 @@ from twisted.internet.task import react
 from twisted.python.threadpool import ThreadPool
 
 from benchmarks.engine import ThroughEngine
+from benchmarks.stores import LARGE, SMALL, creation, directly, fill, pages, report
 from callfs.engine.chance import DrawnAhead
-from callfs.identifiers import TokenBytes, new_blob_id, new_content_id, new_inode_id
+from callfs.identifiers import TokenBytes
 from callfs.metadata import sqlite_queries as queries
-from callfs.metadata.commands import CreateFile, Written
-from callfs.metadata.interfaces import IMetadataStore
+from callfs.metadata.commands import Written
 from callfs.metadata.sqlite import SqliteStore
 from callfs.metadata.sqlite_file import DatabaseFile
-from callfs.model import BlobRef, LocalPlacement, Principal
 
 LOOKUPS = 20_000
 CREATES = 2_048
 SINGLE_CREATES = 200
 IN_FLIGHT = 64
-PAGE = 1_000
-PAGES = 20
-SMALL, LARGE = 1_000, 100_000
 
 INSERT_INODE = """INSERT INTO inodes (path, parent_id, name, depth, type, mode, owner, mtime, ctime, created_at,
     generation, content_type, content_id, id)
@@ -45,21 +41,6 @@ INSERT_INODE = """INSERT INTO inodes (path, parent_id, name, depth, type, mode, 
 INSERT_BLOB = """INSERT INTO blobs (inode_id, role, blob_id, kind, instance_id, size, sha256)
     VALUES (?, 0, ?, 'localfs', 'node-1', 1024, ?)"""
 TOUCH = "UPDATE inodes SET mtime = 1, ctime = 1, generation = generation + 1 WHERE id = ?"
-
-
-def creation(path: str, token_bytes: TokenBytes) -> CreateFile:
-    """A command as the engine makes it."""
-    now = time.time_ns() // 1000
-    return CreateFile(
-        at=now,
-        principal=Principal("alice"),
-        path=path,
-        inode_id=new_inode_id(token_bytes),
-        content_id=new_content_id(token_bytes),
-        blob=BlobRef(new_blob_id(now, token_bytes), 1024, bytes(32), LocalPlacement("node-1")),
-        content_type="text/plain",
-        parent_ids=(new_inode_id(token_bytes), new_inode_id(token_bytes)),
-    )
 
 
 def create_by_hand(
@@ -72,24 +53,6 @@ def create_by_hand(
     connection.execute(INSERT_BLOB, (command.inode_id, command.blob.id, command.blob.sha256))
     connection.execute(TOUCH, (parent_id,))
     connection.execute("COMMIT")
-
-
-def report(what: str, store: float, bare: float) -> None:
-    """A line of the result."""
-    print(f"{what:<44} store {store:>9,.0f}/s   bare loop {bare:>9,.0f}/s   ratio {store / bare:.2f}")
-
-
-def directly(store: IMetadataStore) -> Callable[[str], Deferred[Written]]:
-    """Creates files by the store alone."""
-    chance = DrawnAhead(secrets.token_bytes)
-    return lambda path: store.apply(creation(path, chance))
-
-
-async def fill(store: IMetadataStore, directory: str, count: int) -> None:
-    """Put files into a directory."""
-    create = directly(store)
-    for start in range(0, count, 500):
-        await gatherResults([create(f"{directory}/{n:06}") for n in range(start, start + 500)])
 
 
 async def lookups(store: SqliteStore | ThroughEngine, bare: sqlite3.Connection, what: str) -> None:
@@ -125,30 +88,6 @@ async def creates(create: Callable[[str], Deferred[Written]], file: DatabaseFile
     connection.close()
     report(f"creates{what}, {IN_FLIGHT} in flight", together, by_hand)
     report(f"creates{what}, one at a time", alone, by_hand)
-
-
-async def pages(store: IMetadataStore) -> None:
-    """A page of a small directory and one from the middle of a large one, listed and walked."""
-    directories = [await store.get(path) for path in ("/small", "/large")]
-    for kind in ("list", "walk"):
-        seconds = []
-        for directory in directories:
-            assert directory is not None
-            middle = "" if directory.path == "/small" else f"{LARGE // 2:06}"
-            best = 1e9
-            for _ in range(PAGES):
-                started = time.perf_counter()
-                if kind == "list":
-                    page = await store.list_children(directory.id, middle, PAGE)
-                else:
-                    page = await store.walk(directory.path, middle and f"{directory.path}/{middle}", 0, PAGE)
-                best = min(best, time.perf_counter() - started)
-                assert len(page) == (PAGE if directory.path == "/large" else SMALL)
-            seconds.append(best)
-        print(
-            f"{kind}, page of {PAGE:,}:          of {SMALL:,} {seconds[0] * 1e3:.1f} ms   "
-            f"of {LARGE:,} {seconds[1] * 1e3:.1f} ms   ratio {seconds[1] / seconds[0]:.2f} (at most 1.5)"
-        )
 
 
 async def main(reactor: Any, folder: str | None = None) -> None:

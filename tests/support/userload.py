@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -9,6 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from tests.support.alongside import Alongside
 from tests.support.cluster import Cluster, at_once, instance_of
 from tests.support.daemon import Daemon
 from tests.support.http import Answer, Client
@@ -103,40 +106,26 @@ class Stream:
     def __init__(self, cluster: Cluster, home: str, writers_at_each: int = 2) -> None:
         self.steps: list[Step] = []
         self._home = home
-        self._ending = threading.Event()
-        self._faults: list[BaseException] = []
-        self._threads = [
-            threading.Thread(target=self._write, args=(node, f"{number}-{writer}"))
+        self._writing = Alongside(
+            partial(self._write, node, f"{number}-{writer}")
             for number, node in enumerate(cluster.nodes, 1)
             for writer in range(writers_at_each)
-        ]
+        )
 
     def __enter__(self) -> Stream:
-        for thread in self._threads:
-            thread.start()
+        self._writing.__enter__()
         return self
 
-    def __exit__(self, *_error: object) -> None:
-        self._ending.set()
-        for thread in self._threads:
-            thread.join(40)
-            assert not thread.is_alive(), "a request hangs"
-        assert not self._faults, self._faults
+    def __exit__(self, *error: object) -> None:
+        self._writing.__exit__(*error)
 
-    def _write(self, node: Daemon, name: str) -> None:
-        client = node.client()
-        try:
-            for number in range(100_000):
-                if self._ending.is_set():
-                    break
+    def _write(self, node: Daemon, name: str, ending: threading.Event) -> None:
+        with contextlib.closing(node.client()) as client:
+            for number in itertools.takewhile(lambda _: not ending.is_set(), itertools.count()):
                 step = self._step(client, instance_of(node), f"{name}-{number}")
                 self.steps.append(step)
                 if LOST in step.answers():
                     pace(_RETRY_SECONDS)
-        except BaseException as fault:
-            self._faults.append(fault)
-        finally:
-            client.close()
 
     def _step(self, client: Client, node: str, name: str) -> Step:
         path = f"{self._home}/{name}"
