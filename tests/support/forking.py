@@ -83,7 +83,8 @@ def die_with_parent() -> None:
     it's ignored. A daemon honours that, as is usual.
     """
     _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    for number in (signal.SIGINT, signal.SIGQUIT):
+        signal.signal(number, signal.SIG_DFL)
 
 
 def child_environment(changes: Mapping[str, str] | None = None) -> dict[str, str]:
