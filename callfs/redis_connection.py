@@ -13,6 +13,7 @@ from twisted.python.failure import Failure
 from txredisapi import RedisError, RedisProtocol, ResponseError
 
 from callfs.redis_errors import Refused, Unanswered
+from callfs.sending import send_now
 
 DEFAULT_PORT = 6379
 
@@ -97,6 +98,10 @@ class Connection(RedisProtocol):
                 answer.callback(reply if not isinstance(reply, Failure) else _meaning(reply))
 
         maybeDeferred(self.execute_command, *request).addBoth(ended)
+        if self.waiting == 1:
+            # Several at once share a packet. One alone doesn't wait: a lock is on its way back before the client
+            # has an answer, so that a node that dies right after it leaves nothing locked.
+            send_now(self.transport)
         return answer
 
     def _build_command(self, *words: Argument, **_options: Any) -> bytes:

@@ -127,6 +127,7 @@ SHARED = {
     "callfs.redis_connection",
     "callfs.redis_errors",
     "callfs.redis_pool",
+    "callfs.sending",
     "callfs.writeahead",
 }
 ADAPTERS = ("metadata", "backends", "locks", "cluster")

@@ -16,7 +16,6 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.protocol import Protocol as TwistedProtocol
 from twisted.internet.protocol import connectionDone
 from twisted.internet.task import LoopingCall
-from twisted.internet.tcp import Connection
 from twisted.python.failure import Failure
 
 from callfs.cluster.certified import CertifiedNames
@@ -35,6 +34,7 @@ from callfs.cluster.wire import (
     decode,
     encode,
 )
+from callfs.sending import send_now
 
 MAX_OPEN_QUESTIONS = 4096
 """Questions of one connection that may be under way; more are declined as ``busy``."""
@@ -93,13 +93,10 @@ class PeerConnection(TwistedProtocol):
         self._frames = FrameBuffer(HANDSHAKE_FRAME_BYTES)
         self._silent_looks = 0
         self._looking: LoopingCall | None = None
-        self._plain: Connection | None = None
 
     def connectionMade(self) -> None:
         """The handshake may begin."""
         self.transport.setTcpNoDelay(True)
-        if isinstance(self.transport, Connection):
-            self._plain = self.transport
         self._looking = LoopingCall(self._look)
         self._looking.clock = self._clock
         self._looking.start(self._idle_seconds / _LOOKS_PER_IDLE_TIME, now=False)
@@ -156,11 +153,8 @@ class PeerConnection(TwistedProtocol):
 
     def _send(self, frame: Frame) -> None:
         self.transport.write(framed(encode(frame)))
-        plain = self._plain
-        if plain is not None and plain.connected and not plain.disconnecting:
-            # Now, and not when the reactor has been through its sockets: an entry goes this way twice before
-            # anybody gets an answer. What doesn't get away, or fails, is left to the reactor as ever.
-            plain.doWrite()
+        # An entry goes this way twice before anybody gets an answer.
+        send_now(self.transport)
 
     def _greet(self, body: bytes) -> None:
         raise NotImplementedError
