@@ -4,7 +4,7 @@ Objects that are made in parts: uploads, copies of large ones, and what others l
 
 from __future__ import annotations
 
-from twisted.internet.defer import Deferred, DeferredSemaphore, gatherResults
+from twisted.internet.defer import Deferred, DeferredList, DeferredSemaphore, gatherResults
 from twisted.logger import Logger
 
 from callfs.backends.s3_errors import S3Fault, S3Refusal, S3Unreachable
@@ -120,7 +120,11 @@ class S3Multipart:
         except BaseException:
             for copy in copies:
                 copy.cancel()
-            await self.abort(target, upload_id)
+            try:
+                # A part that is still on its way would outlive the abort.
+                await DeferredList(copies, consumeErrors=True)
+            finally:
+                await self.abort(target, upload_id)
             raise
 
     async def stale(self, prefix: str, before_at: int) -> list[ListedUpload]:
