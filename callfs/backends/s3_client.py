@@ -123,6 +123,9 @@ class S3Client:
             except S3Closed:
                 raise
             except S3Fault as fault:
+                if self._is_cut:
+                    # A reply that was cut on its way looks like one that the network lost.
+                    raise S3Closed from fault
                 attempts += 1
                 pause_seconds = self._pause_seconds(attempts, fault)
                 too_late = self.clock.seconds() + pause_seconds >= began + effort.total_seconds

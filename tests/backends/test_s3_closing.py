@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from twisted.internet import reactor
+from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 
 from callfs.backends.s3_xml import parse_error
@@ -11,7 +13,7 @@ from callfs.errors import PeerUnavailable
 from tests.backends.peersupport import moment
 from tests.backends.s3_support import FaultyServer
 from tests.contract.backends import MIB, content, get, new_id, put
-from tests.support.faulty_s3 import Held, reply, silence
+from tests.support.faulty_s3 import Held, reply, silence, stall_after
 
 
 class ClosingTests(FaultyServer, TestCase):
@@ -80,6 +82,20 @@ class CuttingTests(FaultyServer, TestCase):
         await self.assertFailure(backend.open(new_id()), PeerUnavailable)
         await self.assertFailure(backend.check(), PeerUnavailable)
         assert await backend.close() is None
+
+    async def test_a_reply_under_way(self: Any) -> None:
+        """One of which only the beginning came fails at once, and isn't asked for again; no pause is left."""
+        await self.begin()
+        backend = self.backend({"random": lambda: 1.0})
+        self.faulty.on("GET .*list-type", stall_after(20), times=100)
+        coming = self.faulty.comes("GET .*list-type")
+        listing = backend.list_blobs("", 10)
+        await coming
+        await deferLater(reactor, 0.2)
+        backend.cut()
+        assert listing.called
+        await self.assertFailure(listing, PeerUnavailable)
+        assert len(self.faulty.matching("GET .*list-type")) == 1
 
     async def test_a_pause_under_way(self: Any) -> None:
         """What waits to be tried again isn't."""
